@@ -1,0 +1,2 @@
+//! Paxos Commit.
+pub mod protocol;

@@ -1,0 +1,238 @@
+//! The proposer: phase 1 to learn what may have been chosen, phase 2 to propose it.
+
+use super::acceptor::Nack;
+use super::ballot::{Ballot, ReplicaId};
+use super::quorum::{Acceptors, Tally};
+
+/// One ballot of one proposer in one instance.
+///
+/// A ballot is used once: whoever makes a proposer saves the ballot before its first message
+/// leaves, and never makes a second one with it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proposer<V> {
+    ballot: Ballot,
+    acceptors: Acceptors,
+    promises: Tally,
+    highest: Option<(Ballot, V)>,
+    phase: Phase<V>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase<V> {
+    /// Phase 1: promises are being collected.
+    Promises,
+    /// A majority promised; the caller has still to propose.
+    Ready,
+    /// Phase 2: this value has been proposed.
+    Proposed(V),
+    /// A higher ballot was seen; this one is given up.
+    Preempted,
+}
+
+/// What a majority of promises allows to propose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice<V> {
+    /// The value of the highest ballot reported: nothing else may be proposed (P2c).
+    Bound(V),
+    /// No acceptor of the majority has accepted anything: the caller chooses.
+    Free,
+}
+
+impl<V: Clone + PartialEq> Proposer<V> {
+    /// Starts `ballot` among `acceptors`; the caller sends `prepare(ballot)` to all of them.
+    pub fn new(ballot: Ballot, acceptors: Acceptors) -> Self {
+        Proposer {
+            ballot,
+            acceptors,
+            promises: Tally::default(),
+            highest: None,
+            phase: Phase::Promises,
+        }
+    }
+
+    /// The ballot.
+    pub fn ballot(&self) -> Ballot {
+        self.ballot
+    }
+
+    /// What has been proposed in phase 2, if it has come to that.
+    pub fn proposed(&self) -> Option<&V> {
+        match &self.phase {
+            Phase::Proposed(value) => Some(value),
+            Phase::Promises | Phase::Ready | Phase::Preempted => None,
+        }
+    }
+
+    /// The acceptors whose promise is still missing.
+    pub fn silent(&self) -> Vec<ReplicaId> {
+        self.promises.silent(&self.acceptors)
+    }
+
+    /// Takes one promise. Answers once, at the promise that completes a majority.
+    pub fn on_promise(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        accepted: Option<(Ballot, V)>,
+    ) -> Option<Choice<V>> {
+        if self.phase != Phase::Promises || ballot != self.ballot {
+            return None;
+        }
+        if !self.promises.add(&self.acceptors, from) {
+            return None;
+        }
+        // An acceptor answers with what it accepted below the ballot, never at or above it.
+        if let Some((at, value)) = accepted.filter(|(at, _)| *at < self.ballot)
+            && self.highest.as_ref().is_none_or(|(high, _)| *high < at)
+        {
+            self.highest = Some((at, value));
+        }
+        if !self.promises.is_majority(&self.acceptors) {
+            return None;
+        }
+        self.phase = Phase::Ready;
+        Some(match &self.highest {
+            Some((_, value)) => Choice::Bound(value.clone()),
+            None => Choice::Free,
+        })
+    }
+
+    /// Proposes `value`; the caller sends `accept(ballot, value)` to all acceptors.
+    ///
+    /// # Panics
+    /// When phase 1 is not complete, a value was proposed already, or `value` is not the one that
+    /// the promises bind to: each is a bug of the caller that could let two values be chosen.
+    pub fn propose(&mut self, value: V) {
+        assert!(
+            self.phase == Phase::Ready,
+            "a value is proposed once, after a majority of promises"
+        );
+        // Paxos Made Simple, P2c: the value of the highest-numbered proposal reported, if any.
+        if let Some((_, bound)) = &self.highest {
+            assert!(*bound == value, "the promises bind this ballot to a value");
+        }
+        self.phase = Phase::Proposed(value);
+    }
+
+    /// Takes a refusal. Says whether this ballot is thereby given up.
+    pub fn on_nack(&mut self, nack: Nack) -> bool {
+        if nack.promised <= self.ballot {
+            return false;
+        }
+        self.phase = Phase::Preempted;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: ReplicaId = ReplicaId(1);
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { round, replica: ME }
+    }
+
+    fn proposer(replicas: u32) -> Proposer<char> {
+        let acceptors = Acceptors::new((1..=replicas).map(ReplicaId)).unwrap();
+        Proposer::new(ballot(5), acceptors)
+    }
+
+    #[test]
+    fn free_when_no_promise_reports_a_value() {
+        let mut proposer = proposer(3);
+        assert_eq!(proposer.on_promise(ReplicaId(1), ballot(5), None), None);
+        assert_eq!(proposer.silent(), [ReplicaId(2), ReplicaId(3)]);
+        assert_eq!(
+            proposer.on_promise(ReplicaId(3), ballot(5), None),
+            Some(Choice::Free)
+        );
+        proposer.propose('x');
+        assert_eq!(proposer.proposed(), Some(&'x'));
+        assert_eq!(proposer.ballot(), ballot(5));
+    }
+
+    #[test]
+    fn bound_to_the_value_of_the_highest_ballot() {
+        let mut proposer = proposer(5);
+        let report = |round, value| Some((ballot(round), value));
+        assert_eq!(
+            proposer.on_promise(ReplicaId(1), ballot(5), report(3, 'b')),
+            None
+        );
+        assert_eq!(
+            proposer.on_promise(ReplicaId(2), ballot(5), report(1, 'a')),
+            None
+        );
+        assert_eq!(
+            proposer.on_promise(ReplicaId(3), ballot(5), None),
+            Some(Choice::Bound('b'))
+        );
+        assert_eq!(
+            proposer.on_promise(ReplicaId(4), ballot(5), report(4, 'c')),
+            None,
+            "the majority is complete, a later promise changes nothing"
+        );
+        proposer.propose('b');
+    }
+
+    #[test]
+    fn counts_no_duplicate_no_stranger_no_other_ballot() {
+        let mut proposer = proposer(3);
+        assert_eq!(proposer.on_promise(ReplicaId(1), ballot(5), None), None);
+        assert_eq!(proposer.on_promise(ReplicaId(1), ballot(5), None), None);
+        assert_eq!(proposer.on_promise(ReplicaId(9), ballot(5), None), None);
+        assert_eq!(proposer.on_promise(ReplicaId(2), ballot(4), None), None);
+        assert_eq!(proposer.on_promise(ReplicaId(2), ballot(6), None), None);
+        assert!(proposer.on_promise(ReplicaId(2), ballot(5), None).is_some());
+    }
+
+    #[test]
+    fn a_report_at_the_ballot_itself_or_above_binds_nothing() {
+        let mut proposer = proposer(1);
+        let absurd = Some((ballot(5), 'z'));
+        assert_eq!(
+            proposer.on_promise(ME, ballot(5), absurd),
+            Some(Choice::Free)
+        );
+    }
+
+    #[test]
+    fn a_higher_ballot_preempts() {
+        let mut proposer = proposer(3);
+        assert!(!proposer.on_nack(Nack {
+            promised: ballot(5)
+        }));
+        assert!(proposer.on_nack(Nack {
+            promised: ballot(6)
+        }));
+        for id in [1, 2, 3].map(ReplicaId) {
+            assert_eq!(proposer.on_promise(id, ballot(5), None), None);
+        }
+        assert_eq!(proposer.proposed(), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "bind this ballot")]
+    fn proposing_against_the_promises_is_a_bug() {
+        let mut proposer = proposer(1);
+        proposer.on_promise(ME, ballot(5), Some((ballot(1), 'a')));
+        proposer.propose('b');
+    }
+
+    #[test]
+    #[should_panic(expected = "proposed once")]
+    fn proposing_before_a_majority_is_a_bug() {
+        proposer(3).propose('a');
+    }
+
+    #[test]
+    #[should_panic(expected = "proposed once")]
+    fn proposing_twice_is_a_bug() {
+        let mut proposer = proposer(1);
+        proposer.on_promise(ME, ballot(5), None);
+        proposer.propose('a');
+        proposer.propose('a');
+    }
+}
