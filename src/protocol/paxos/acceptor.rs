@@ -137,10 +137,7 @@ mod tests {
         };
         assert_eq!(acceptor.promise(ballot(1)), Err(nack));
         assert_eq!(acceptor.accept(ballot(1), 'a'), Err(Refusal::Nack(nack)));
-        assert_eq!(
-            acceptor.accept(Ballot::ZERO, 'a'),
-            Err(Refusal::Nack(nack))
-        );
+        assert_eq!(acceptor.accept(Ballot::ZERO, 'a'), Err(Refusal::Nack(nack)));
         assert_eq!(acceptor.promise(ballot(2)), Ok(None), "again is harmless");
         assert_eq!(acceptor.accept(ballot(2), 'a'), Ok(()));
         assert_eq!(acceptor.promise(ballot(3)), Ok(Some(&(ballot(2), 'a'))));

@@ -1,0 +1,269 @@
+//! From the vote on: learn the outcome, apply it, say so. And branches in doubt.
+
+use std::time::Duration;
+
+use crate::protocol::effects::Effects;
+use crate::protocol::learn::is_final_alone;
+use crate::protocol::message::{Message, Question, Voter};
+use crate::protocol::paxos::{Ballot, ReplicaId};
+use crate::protocol::types::{Branch, CommitId, Outcome, Peer, Session, TxnId, Vote};
+
+use super::branch::{Done, Phase, Wait, WaitState};
+use super::{InDoubt, Owner, Participant, ParticipantNotice, ParticipantTimer};
+
+impl Participant {
+    /// A replica reports what it accepted; the branch decides by itself.
+    pub(super) fn on_phase2b(
+        &mut self,
+        from: ReplicaId,
+        id: CommitId,
+        ballot: Ballot,
+        outcome: Outcome,
+        out: &mut Effects<Self>,
+    ) {
+        let acceptors = &self.config.acceptors;
+        let learned = match self.branches.get_mut(&id.txn) {
+            Some(Phase::Voted(voted)) if voted.id == id => {
+                voted.learner.on_phase2b(acceptors, from, ballot, outcome)
+            }
+            // Before its vote a branch has no learner, and can be told nothing but Abort. It may
+            // let go for any reason; another branch's Aborted is a good one.
+            Some(phase @ (Phase::Working(_) | Phase::Preparing(_))) if phase.is_of(&id) => {
+                is_final_alone(ballot, outcome).then_some(outcome)
+            }
+            Some(_) | None => None,
+        };
+        if let Some(outcome) = learned {
+            self.on_outcome(id, outcome, out);
+        }
+    }
+
+    /// A replica says what was chosen, for a branch of this session or of one that is gone.
+    pub(super) fn on_finish(
+        &mut self,
+        from: ReplicaId,
+        id: CommitId,
+        branch: Branch,
+        outcome: Outcome,
+        out: &mut Effects<Self>,
+    ) {
+        if branch.participant != self.config.me.participant {
+            return;
+        }
+        if !self.is_mine(&branch) {
+            self.apply_other(id, branch.session, outcome, out);
+            return;
+        }
+        match self.branches.get(&id.txn) {
+            Some(Phase::Done(Done::Applied {
+                id: of,
+                outcome: Outcome::Commit,
+            })) if *of == id => {
+                out.send(Peer::Replica(from), Message::Applied { id, branch });
+            }
+            Some(phase) if !phase.is_of(&id) => {}
+            Some(_) => self.on_outcome(id, outcome, out),
+            // Forgotten, or never known: the resource manager tells which.
+            None => self.apply_other(id, branch.session, outcome, out),
+        }
+    }
+
+    /// RMRcvCommitMsg, RMRcvAbortMsg: the outcome is known.
+    fn on_outcome(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
+        match self.branches.get_mut(&id.txn) {
+            Some(Phase::Voted(voted)) => match (voted.vote, outcome) {
+                (Vote::Prepared, _) => self.apply(id, outcome, out),
+                // It let go when it voted.
+                (Vote::ReadOnly, _) | (Vote::Aborted, Outcome::Abort) => {
+                    self.ended(id, outcome, out);
+                }
+                // No branch commits unless all voted for it: a lying peer. Believe nothing.
+                (Vote::Aborted, Outcome::Commit) => {}
+            },
+            Some(Phase::Working(_)) if outcome == Outcome::Abort => {
+                out.notify.push(ParticipantNotice::LetGo(id.txn));
+                self.ended(id, outcome, out);
+            }
+            Some(Phase::Preparing(preparing)) if outcome == Outcome::Abort => {
+                preparing.outcome = Some(outcome);
+            }
+            Some(Phase::Done(Done::LetGo)) if outcome == Outcome::Abort => {
+                self.ended(id, outcome, out);
+            }
+            // Commit without this branch's vote cannot be chosen: a lying peer, or a bug.
+            Some(Phase::Working(_) | Phase::Preparing(_) | Phase::Done(_)) => {}
+            Some(Phase::Applying { .. }) | None => {}
+        }
+    }
+
+    /// Asks the resource manager to apply the outcome to this session's branch.
+    pub(super) fn apply(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
+        let branch = self.config.me.clone();
+        self.branches
+            .insert(id.txn, Phase::Applying { id, outcome });
+        out.notify.push(ParticipantNotice::Finish {
+            id,
+            branch,
+            outcome,
+        });
+    }
+
+    pub(super) fn apply_other(
+        &mut self,
+        id: CommitId,
+        session: Session,
+        outcome: Outcome,
+        out: &mut Effects<Self>,
+    ) {
+        let wait = self.others.get(&(id, session));
+        if matches!(wait.map(|wait| wait.state), Some(WaitState::Applying(_))) {
+            return;
+        }
+        let wait = Wait::new(WaitState::Applying(outcome), self.config.retry_ticks);
+        self.others.insert((id, session), wait);
+        let participant = self.config.me.participant.clone();
+        out.notify.push(ParticipantNotice::Finish {
+            id,
+            branch: Branch {
+                participant,
+                session,
+            },
+            outcome,
+        });
+    }
+
+    /// The resource manager has applied the outcome durably: a commit is told to the replicas,
+    /// which wait for it. Nobody waits for an abort.
+    pub(super) fn on_finished(&mut self, id: CommitId, branch: Branch, out: &mut Effects<Self>) {
+        let applied = match self.branches.get(&id.txn) {
+            Some(Phase::Applying { id: of, outcome }) if *of == id && self.is_mine(&branch) => {
+                let outcome = *outcome;
+                self.ended(id, outcome, out);
+                Some(outcome)
+            }
+            Some(_) | None => match self.others.remove(&(id, branch.session)) {
+                Some(wait) => match wait.state {
+                    WaitState::Applying(outcome) => Some(outcome),
+                    WaitState::Outcome(_) => {
+                        self.others.insert((id, branch.session), wait);
+                        None
+                    }
+                },
+                None => None,
+            },
+        };
+        if applied == Some(Outcome::Commit) {
+            self.send_to_all(&Message::Applied { id, branch }, out);
+        }
+    }
+
+    fn ended(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
+        self.done(id.txn, Done::Applied { id, outcome });
+        out.notify.push(ParticipantNotice::Outcome { id, outcome });
+    }
+
+    /// Branches that stand prepared in the resource manager. This session's own are known, unless
+    /// a slow prepare surfaced late: a branch that voted Aborted rolls back. Others are asked about.
+    pub(super) fn on_in_doubt(&mut self, found: Vec<InDoubt>, out: &mut Effects<Self>) {
+        for InDoubt { id, session, owner } in found {
+            let is_mine = session == self.config.me.session;
+            let phase = self.branches.get(&id.txn).filter(|_| is_mine);
+            match phase {
+                Some(Phase::Voted(voted)) if voted.id == id && voted.vote != Vote::Aborted => {}
+                Some(Phase::Preparing(_) | Phase::Applying { .. }) => {}
+                Some(Phase::Done(Done::Applied { id: of, outcome })) if *of == id => {
+                    let outcome = *outcome;
+                    self.apply_other(id, session, outcome, out);
+                }
+                // It has never voted Prepared in this instance, and never will.
+                Some(Phase::Voted(_) | Phase::Done(_)) => {
+                    self.apply_other(id, session, Outcome::Abort, out);
+                }
+                Some(Phase::Working(_)) | None => self.ask_about(id, session, owner, out),
+            }
+        }
+    }
+
+    fn ask_about(&mut self, id: CommitId, session: Session, owner: Owner, out: &mut Effects<Self>) {
+        if self.others.contains_key(&(id, session)) {
+            return;
+        }
+        let voter = match owner {
+            Owner::Gone => Voter::Gone,
+            Owner::Unknown => Voter::Unknown,
+        };
+        let wait = Wait::new(WaitState::Outcome(voter), self.config.retry_ticks);
+        self.others.insert((id, session), wait);
+        let question = self.question(id, session, voter);
+        self.send_to_all(&Message::Ask(question), out);
+    }
+
+    pub(super) fn question(&self, id: CommitId, session: Session, voter: Voter) -> Question {
+        Question {
+            id,
+            branch: Some(Branch {
+                participant: self.config.me.participant.clone(),
+                session,
+            }),
+            voter,
+            vote_timeout: Duration::ZERO,
+        }
+    }
+
+    /// A replica has too much to do; it is told again later, and waits for nothing until then.
+    pub(super) fn on_busy(&mut self, id: CommitId) {
+        let (retry, max) = (self.config.retry_ticks, self.config.retry_ticks_max);
+        if let Some(Phase::Voted(voted)) = self.branches.get_mut(&id.txn)
+            && voted.id == id
+        {
+            voted.wait.back_off(retry, max);
+        }
+        for ((of, _), wait) in &mut self.others {
+            if *of == id {
+                wait.back_off(retry, max);
+            }
+        }
+    }
+
+    /// Votes and questions without an answer are sent again; work that nobody commits lets go.
+    pub(super) fn on_tick(&mut self, out: &mut Effects<Self>) {
+        out.set(ParticipantTimer::Tick, self.config.tick);
+        let (retry, max) = (self.config.retry_ticks, self.config.retry_ticks_max);
+        let mut votes = Vec::new();
+        let mut stale: Vec<TxnId> = Vec::new();
+        for (txn, phase) in &mut self.branches {
+            match phase {
+                Phase::Voted(voted) => {
+                    if voted.vote != Vote::ReadOnly && voted.wait.is_due(retry, max) {
+                        votes.push(voted.message());
+                    }
+                }
+                Phase::Working(working) => {
+                    working.age = working.age.saturating_add(1);
+                    if working.age >= self.config.work_ticks_max {
+                        stale.push(*txn);
+                    }
+                }
+                Phase::Preparing(_) | Phase::Applying { .. } | Phase::Done(_) => {}
+            }
+        }
+        let mut questions = Vec::new();
+        for ((id, session), wait) in &mut self.others {
+            if let WaitState::Outcome(voter) = wait.state
+                && wait.is_due(retry, max)
+            {
+                questions.push((*id, *session, voter));
+            }
+        }
+        for vote in votes {
+            self.send_to_all(&vote, out);
+        }
+        for (id, session, voter) in questions {
+            let question = self.question(id, session, voter);
+            self.send_to_all(&Message::Ask(question), out);
+        }
+        for txn in stale {
+            self.let_go(txn, out);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Questions, forced abort, and the directory of connected sessions.
+
+use crate::protocol::effects::Effects;
+use crate::protocol::message::{Message, Question, State, Undecided, Voter};
+use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Peer, Session, TxnId};
+
+use super::instance::{Instance, Phase, Waiter};
+use super::{Rejection, Replica};
+
+impl Replica {
+    /// What came of this transaction? Decided: told at once. Undecided: told why, and told the
+    /// outcome when there is one; a ballot starts when the vote timeout has passed, or at once if
+    /// the session that should vote is gone and its vote is not here. Asks are coalesced: while a
+    /// ballot is under way no other one starts.
+    pub(super) fn on_ask(
+        &mut self,
+        from: &Peer,
+        question: Question,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        let id = question.id;
+        let branch = self.check_asker(from, &question)?.cloned();
+        if self.answer(from, branch.as_ref(), id, out) {
+            return Ok(());
+        }
+        if self.is_busy(&id) {
+            out.send(from.clone(), Message::Busy { id });
+            return Ok(());
+        }
+        let patience = self.vote_ticks(question.vote_timeout);
+        let instance = self.instance(id, patience);
+        let vain = question.voter == Voter::Gone && !instance.has_vote_of(branch.as_ref());
+        instance.wait(Waiter {
+            peer: from.clone(),
+            branch,
+        });
+        if vain && self.recovery.ballot(&id).is_none() {
+            self.start_ballots(vec![id], out);
+        }
+        self.explain(from, id, out);
+        Ok(())
+    }
+
+    /// Forced abort: a ballot now. It ends in Commit if that may have been chosen already; the
+    /// operator is told what was chosen, whatever it is.
+    pub(super) fn on_force_abort(
+        &mut self,
+        from: &Peer,
+        id: CommitId,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if self.answer(from, None, id, out) {
+            return Ok(());
+        }
+        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        self.instance(id, patience).wait(Waiter {
+            peer: from.clone(),
+            branch: None,
+        });
+        if self.recovery.ballot(&id).is_none() {
+            self.start_ballots(vec![id], out);
+        }
+        self.explain(from, id, out);
+        Ok(())
+    }
+
+    /// What is known of this transaction? Starts nothing and remembers nobody.
+    pub(super) fn on_inquire(
+        &mut self,
+        from: &Peer,
+        txn: TxnId,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        match from {
+            Peer::Initiator(_) | Peer::Operator(_) => {}
+            Peer::Replica(_) | Peer::Session(_) => return Err(Rejection::NotFromSuchAPeer),
+        }
+        let finished = self.finished.range(Self::of_txn(txn)).map(|(id, outcome)| {
+            let unapplied = Vec::new();
+            let state = State::Decided {
+                outcome: *outcome,
+                unapplied,
+            };
+            (*id, state)
+        });
+        let under_way = self.instances.range(Self::of_txn(txn));
+        let under_way = under_way.map(|(id, instance)| (*id, self.state_of(id, instance)));
+        let mut instances: Vec<_> = finished.chain(under_way).collect();
+        instances.sort_unstable();
+        out.send(from.clone(), Message::Status { txn, instances });
+        Ok(())
+    }
+
+    /// Which sessions of this participant are connected?
+    pub(super) fn on_resolve(
+        &mut self,
+        from: &Peer,
+        participant: ParticipantName,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        match from {
+            Peer::Initiator(_) | Peer::Operator(_) => {}
+            Peer::Replica(_) | Peer::Session(_) => return Err(Rejection::NotFromSuchAPeer),
+        }
+        let sessions = self.directory.get(&participant);
+        let sessions = sessions.map_or(Vec::new(), |sessions| sessions.iter().copied().collect());
+        let resolved = Message::Resolved {
+            participant,
+            sessions,
+        };
+        out.send(from.clone(), resolved);
+        Ok(())
+    }
+
+    pub(super) fn on_connected(&mut self, peer: Peer) {
+        if let Peer::Session(branch) = peer {
+            let sessions = self.directory.entry(branch.participant);
+            sessions.or_default().insert(branch.session);
+        }
+    }
+
+    /// A session that is no longer connected may still live: nothing is concluded from it.
+    pub(super) fn on_disconnected(&mut self, peer: &Peer) {
+        if let Peer::Session(branch) = peer
+            && let Some(sessions) = self.directory.get_mut(&branch.participant)
+        {
+            sessions.remove(&branch.session);
+            if sessions.is_empty() {
+                self.directory.remove(&branch.participant);
+            }
+        }
+    }
+
+    /// The session to which a branch's outcome is pushed: its own, else another in turns.
+    pub(super) fn session_for(&self, branch: &Branch, turn: u32) -> Option<Session> {
+        let sessions = self.directory.get(&branch.participant)?;
+        if sessions.contains(&branch.session) {
+            return Some(branch.session);
+        }
+        sessions.iter().copied().nth(turn as usize % sessions.len())
+    }
+
+    /// A session asks for branches of its own participant that stand in the roster; anyone else
+    /// for none.
+    fn check_asker<'q>(
+        &self,
+        from: &Peer,
+        question: &'q Question,
+    ) -> Result<Option<&'q Branch>, Rejection> {
+        match (from, &question.branch) {
+            (Peer::Session(asker), Some(branch)) if asker.participant == branch.participant => {
+                let known = self.instances.get(&question.id);
+                let roster = known.and_then(|instance| instance.roster.as_ref());
+                match roster.map(|roster| roster.index_of(branch)) {
+                    Some(None) => Err(Rejection::NotInRoster),
+                    Some(Some(_)) | None => Ok(Some(branch)),
+                }
+            }
+            (Peer::Session(_), _) => Err(Rejection::NotInRoster),
+            (Peer::Initiator(_) | Peer::Operator(_), None) => Ok(None),
+            (Peer::Initiator(_) | Peer::Operator(_) | Peer::Replica(_), _) => {
+                Err(Rejection::NotFromSuchAPeer)
+            }
+        }
+    }
+
+    fn explain(&self, to: &Peer, id: CommitId, out: &mut Effects<Self>) {
+        if let Some(instance) = self.instances.get(&id) {
+            let undecided = Undecided {
+                id,
+                missing: instance.missing(),
+                silent: self.recovery.silent(&id),
+            };
+            out.send(to.clone(), Message::Undecided(undecided));
+        }
+    }
+
+    fn state_of(&self, id: &CommitId, instance: &Instance) -> State {
+        match instance.phase {
+            Phase::Undecided => State::Undecided {
+                missing: instance.missing(),
+                silent: self.recovery.silent(id),
+            },
+            Phase::Committed => State::Decided {
+                outcome: Outcome::Commit,
+                unapplied: instance.unapplied(),
+            },
+        }
+    }
+}
+
+impl Instance {
+    fn has_vote_of(&self, branch: Option<&Branch>) -> bool {
+        let index = |branch| self.roster.as_ref()?.index_of(branch);
+        let index = branch.and_then(index);
+        index.is_some_and(|index| self.acceptor.any().contains(index))
+    }
+}

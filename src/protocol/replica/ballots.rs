@@ -1,0 +1,304 @@
+//! Recovery: phase 1 and phase 2 of ballots above 0, many transactions in one message.
+
+use crate::protocol::effects::Effects;
+use crate::protocol::message::{BATCH_MAX, Decision, Message, Report};
+use crate::protocol::paxos::{Ballot, Refusal, ReplicaId};
+use crate::protocol::types::{CommitId, Outcome, Peer};
+
+use super::acceptor::Promise;
+use super::instance::Phase;
+use super::{Record, Rejection, Replica};
+
+impl Replica {
+    /// Does something about instances whose patience has run out.
+    ///
+    /// One that has accepted Commit at ballot 0 tells the other replicas first: most likely all of
+    /// them have accepted it too and only the branches' `Applied` is late, and then nobody needs a
+    /// ballot. Any other one gets a ballot.
+    pub(super) fn resolve(&mut self, due: Vec<CommitId>, out: &mut Effects<Self>) {
+        let mut ballots = Vec::new();
+        for id in due {
+            let Some(instance) = self.instances.get_mut(&id) else {
+                continue;
+            };
+            instance.attempts += 1;
+            instance.patience = self.config.retry_ticks;
+            match instance.acceptor.accepted() {
+                Some((ballot, outcome)) if ballot.is_zero() && instance.attempts == 1 => {
+                    let report = Message::Phase2b {
+                        id,
+                        ballot,
+                        outcome,
+                    };
+                    self.send_to_others(&report, out);
+                    self.learn(id, self.config.id, ballot, outcome, out);
+                }
+                Some(_) | None => ballots.push(id),
+            }
+        }
+        self.start_ballots(ballots, out);
+    }
+
+    /// LeaderPhase1a: starts one new ballot in each of `ids`.
+    pub(super) fn start_ballots(&mut self, ids: Vec<CommitId>, out: &mut Effects<Self>) {
+        if ids.is_empty() {
+            return;
+        }
+        let Some(ballot) = self.recovery.next_ballot() else {
+            return;
+        };
+        // A replica never uses a ballot twice: what it used is saved before the message leaves.
+        out.save.push(Record::Round {
+            round: ballot.round,
+        });
+        for id in &ids {
+            self.recovery.start(*id, ballot);
+            self.back_off(id);
+        }
+        for batch in ids.chunks(BATCH_MAX) {
+            let ids = batch.to_vec();
+            self.send_to_all(&Message::Phase1a { ballot, ids }, out);
+        }
+    }
+
+    /// Phase1b: promises the ballot in each instance, reports what was accepted and voted before.
+    pub(super) fn on_phase1a(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        ids: Vec<CommitId>,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        check_ballot(from, ballot, ids.len())?;
+        self.recovery.on_round(ballot.round);
+        let (mut reports, mut refused) = (Vec::new(), Vec::new());
+        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        for id in ids {
+            if self.answer(&Peer::Replica(from), None, id, out) {
+                continue;
+            }
+            let instance = self.instance(id, patience);
+            match instance.acceptor.promise(ballot) {
+                Ok(promise) => {
+                    reports.push(Report {
+                        id,
+                        accepted: instance.acceptor.accepted(),
+                        held: instance.acceptor.held(),
+                        roster: instance.roster.clone(),
+                    });
+                    if promise == Promise::New {
+                        out.save.push(Record::Promise { id, ballot });
+                        self.stand_back(&id, ballot);
+                    }
+                }
+                Err(nack) => refused.push((id, nack.promised)),
+            }
+        }
+        let to = Peer::Replica(from);
+        if !reports.is_empty() {
+            out.send(to.clone(), Message::Phase1b { ballot, reports });
+        }
+        if !refused.is_empty() {
+            out.send(to, Message::Nack { ballot, refused });
+        }
+        Ok(())
+    }
+
+    /// LeaderPhase2a: proposes, in each instance that a majority has promised.
+    pub(super) fn on_phase1b(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        reports: Vec<Report>,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        check_ballot(self.config.id, ballot, reports.len())?;
+        let mut proposals = Vec::new();
+        for report in reports {
+            let id = report.id;
+            if let Some(proposal) = self.recovery.on_report(from, ballot, report) {
+                if let Some(instance) = self.instances.get_mut(&id)
+                    && instance.roster.is_none()
+                {
+                    instance.roster = proposal.roster.clone();
+                }
+                proposals.push(Decision {
+                    id,
+                    outcome: proposal.outcome,
+                    unapplied: proposal.roster,
+                });
+            }
+        }
+        if !proposals.is_empty() {
+            self.send_to_all(&Message::Phase2a { ballot, proposals }, out);
+        }
+        Ok(())
+    }
+
+    /// Phase2b: accepts what is proposed, unless a higher ballot was promised; tells all learners.
+    pub(super) fn on_phase2a(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        proposals: Vec<Decision>,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        check_ballot(from, ballot, proposals.len())?;
+        self.recovery.on_round(ballot.round);
+        let mut refused = Vec::new();
+        for proposal in proposals {
+            let id = proposal.id;
+            check_proposal(&proposal)?;
+            if self.answer(&Peer::Replica(from), None, id, out) {
+                continue;
+            }
+            match self.accept(ballot, proposal, out) {
+                Ok(outcome) => {
+                    self.report(id, ballot, outcome, out);
+                    let report = Message::Phase2b {
+                        id,
+                        ballot,
+                        outcome,
+                    };
+                    out.send(Peer::Replica(from), report);
+                }
+                Err(Refusal::Nack(nack)) => refused.push((id, nack.promised)),
+                Err(Refusal::Conflict) => return Err(Rejection::BallotUsedTwice),
+            }
+        }
+        if !refused.is_empty() {
+            out.send(Peer::Replica(from), Message::Nack { ballot, refused });
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        ballot: Ballot,
+        proposal: Decision,
+        out: &mut Effects<Self>,
+    ) -> Result<Outcome, Refusal> {
+        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        let Decision {
+            id,
+            outcome,
+            unapplied: roster,
+        } = proposal;
+        let instance = self.instance(id, patience);
+        instance.acceptor.accept(ballot, outcome)?;
+        if instance.roster.is_none() {
+            instance.roster = roster.clone();
+        }
+        out.save.push(Record::Accept {
+            id,
+            ballot,
+            outcome,
+            roster,
+        });
+        self.stand_back(&id, ballot);
+        Ok(outcome)
+    }
+
+    /// A replica has accepted: above ballot 0 this replica leads the ballot; at ballot 0 the other
+    /// one wants to know what came of it.
+    pub(super) fn on_phase2b(
+        &mut self,
+        from: ReplicaId,
+        id: CommitId,
+        ballot: Ballot,
+        outcome: Outcome,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if self.outcome(&id).is_none() {
+            self.learn(id, from, ballot, outcome, out);
+        } else if ballot.is_zero() {
+            self.answer(&Peer::Replica(from), None, id, out);
+        }
+        Ok(())
+    }
+
+    /// A higher ballot is under way in these instances: give up ours, and let it be.
+    pub(super) fn on_nack(
+        &mut self,
+        ballot: Ballot,
+        refused: Vec<(CommitId, Ballot)>,
+    ) -> Result<(), Rejection> {
+        check_ballot(self.config.id, ballot, refused.len())?;
+        for (id, promised) in refused {
+            if self.recovery.on_nack(id, ballot, promised) {
+                self.back_off(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the patience of an instance after an attempt of this replica: twice as long each time,
+    /// and each replica another one, so that two that pre-empt each other come apart.
+    fn back_off(&mut self, id: &CommitId) {
+        let turn = self.turn_ticks();
+        let (retry, max) = (self.config.retry_ticks, self.config.retry_ticks_max);
+        if let Some(instance) = self.instances.get_mut(id) {
+            let doublings = instance.attempts.min(16);
+            let ticks = retry.saturating_mul(1 << doublings).min(max);
+            instance.patience = ticks.saturating_add(turn.saturating_mul(doublings)).max(1);
+        }
+    }
+
+    /// Another replica's ballot is under way: give it the time that an attempt of ours would get.
+    fn stand_back(&mut self, id: &CommitId, ballot: Ballot) {
+        if ballot.replica == self.config.id {
+            return;
+        }
+        if let Some(instance) = self.instances.get_mut(id)
+            && instance.phase == Phase::Undecided
+        {
+            instance.attempts = instance.attempts.max(1);
+        }
+        self.back_off(id);
+    }
+
+    fn send_to_all(&self, message: &Message, out: &mut Effects<Self>) {
+        for replica in self.config.acceptors.iter() {
+            out.send(Peer::Replica(replica), message.clone());
+        }
+    }
+
+    pub(super) fn send_to_others(&self, message: &Message, out: &mut Effects<Self>) {
+        for replica in self.config.acceptors.iter() {
+            if replica != self.config.id {
+                out.send(Peer::Replica(replica), message.clone());
+            }
+        }
+    }
+}
+
+/// Whether `ballot` is one that `owner` may lead, and the batch within its limit.
+fn check_ballot(owner: ReplicaId, ballot: Ballot, batch: usize) -> Result<(), Rejection> {
+    // Gray & Lamport, section 3.1: ballot 0 belongs to the participants, no leader may use it.
+    if ballot.replica != owner || ballot.round == 0 {
+        return Err(Rejection::NotItsBallot);
+    }
+    if batch > BATCH_MAX {
+        return Err(Rejection::TooLong);
+    }
+    Ok(())
+}
+
+/// Commit travels with its roster, so that whoever accepts it can tell the branches.
+fn check_proposal(proposal: &Decision) -> Result<(), Rejection> {
+    let Decision {
+        id,
+        outcome,
+        unapplied,
+    } = proposal;
+    let right = match (outcome, unapplied) {
+        (Outcome::Abort, None) => true,
+        (Outcome::Commit, Some(roster)) => CommitId::new(id.txn, roster) == *id,
+        (Outcome::Abort, Some(_)) | (Outcome::Commit, None) => false,
+    };
+    if right {
+        Ok(())
+    } else {
+        Err(Rejection::WrongRoster)
+    }
+}

@@ -1,0 +1,91 @@
+//! What a replica keeps of one undecided or unapplied transaction.
+
+use crate::protocol::learn::OutcomeLearner;
+use crate::protocol::types::{Branch, BranchSet, Peer, Roster};
+
+use super::acceptor::VoteAcceptor;
+
+/// The most askers that one instance remembers; the others ask again.
+pub(super) const WAITERS_MAX: usize = 64;
+
+/// One transaction that is under way: undecided, or a commit that some branch has not applied.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Instance {
+    pub(super) roster: Option<Roster>,
+    pub(super) acceptor: VoteAcceptor,
+    pub(super) learner: OutcomeLearner,
+    pub(super) phase: Phase,
+    /// The branches that said that they applied the commit.
+    pub(super) applied: BranchSet,
+    pub(super) waiters: Vec<Waiter>,
+    /// Ticks until something is done about it: a ballot while undecided, a push while unapplied.
+    pub(super) patience: u32,
+    /// How often something was done about it in this phase.
+    pub(super) attempts: u32,
+}
+
+/// How far an instance is. (An aborted one is finished at once and leaves.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    /// No outcome is known here.
+    Undecided,
+    /// Commit was chosen, and some branch has not said that it applied it.
+    Committed,
+}
+
+/// Somebody who asked and is told when it is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Waiter {
+    pub(super) peer: Peer,
+    /// The branch that waits, if a session asked.
+    pub(super) branch: Option<Branch>,
+}
+
+impl Instance {
+    pub(super) fn new(roster: Option<Roster>, patience: u32) -> Self {
+        Instance {
+            roster,
+            acceptor: VoteAcceptor::default(),
+            learner: OutcomeLearner::default(),
+            phase: Phase::Undecided,
+            applied: BranchSet::default(),
+            waiters: Vec::new(),
+            patience,
+            attempts: 0,
+        }
+    }
+
+    /// Remembers an asker, once.
+    pub(super) fn wait(&mut self, waiter: Waiter) {
+        if self.waiters.len() < WAITERS_MAX && !self.waiters.contains(&waiter) {
+            self.waiters.push(waiter);
+        }
+    }
+
+    /// The branches whose vote is not held; empty as long as the roster is unknown.
+    pub(super) fn missing(&self) -> Vec<Branch> {
+        self.select(|instance, roster| roster.all().minus(instance.acceptor.any()))
+    }
+
+    /// The branches that have still to apply the commit. `ReadOnly` branches never will.
+    pub(super) fn unapplied(&self) -> Vec<Branch> {
+        self.select(|instance, roster| {
+            let done = instance.applied.union(instance.acceptor.read_only());
+            roster.all().minus(done)
+        })
+    }
+
+    /// Whether every branch has applied the commit or needs not.
+    pub(super) fn is_applied(&self) -> bool {
+        let done = self.applied.union(self.acceptor.read_only());
+        self.roster
+            .as_ref()
+            .is_some_and(|roster| done.covers(roster.all()))
+    }
+
+    fn select(&self, set: impl Fn(&Instance, &Roster) -> BranchSet) -> Vec<Branch> {
+        self.roster.as_ref().map_or(Vec::new(), |roster| {
+            roster.select(set(self, roster)).cloned().collect()
+        })
+    }
+}

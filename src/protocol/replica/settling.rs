@@ -1,0 +1,277 @@
+//! Decided: tell everyone who waits, until every branch has applied it; then it is finished.
+
+use crate::protocol::effects::Effects;
+use crate::protocol::message::{Decision, Message};
+use crate::protocol::paxos::{Ballot, ReplicaId};
+use crate::protocol::types::{Branch, BranchSet, CommitId, Outcome, Peer, Roster};
+
+use super::instance::{Phase, Waiter};
+use super::{Record, Rejection, Replica};
+
+/// How this replica came to know an outcome; it settles what must be saved and who must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From reports of ballot 0. Every learner got those too, and the votes on disk show it again.
+    Votes,
+    /// From reports of a ballot that this replica leads: it tells everyone.
+    Ballot,
+    /// From another replica, which has told everyone.
+    Told,
+    /// From a branch that has applied it: it had learned it before.
+    Applied,
+}
+
+impl Replica {
+    /// Counts one replica's acceptance; decides when the outcome is chosen.
+    pub(super) fn learn(
+        &mut self,
+        id: CommitId,
+        from: ReplicaId,
+        ballot: Ballot,
+        outcome: Outcome,
+        out: &mut Effects<Self>,
+    ) {
+        let Some(instance) = self.instances.get_mut(&id) else {
+            return;
+        };
+        let acceptors = &self.config.acceptors;
+        let Some(chosen) = instance
+            .learner
+            .on_phase2b(acceptors, from, ballot, outcome)
+        else {
+            return;
+        };
+        let source = if ballot.is_zero() {
+            Source::Votes
+        } else {
+            Source::Ballot
+        };
+        let unapplied = instance.roster.clone();
+        // A leader that restarted in mid-ballot may not know whom to tell. The next ballot learns
+        // the roster from those who accepted; a commit without one would be taken as finished.
+        if chosen == Outcome::Commit && unapplied.is_none() {
+            return;
+        }
+        let decision = Decision {
+            id,
+            outcome: chosen,
+            unapplied,
+        };
+        self.decide(decision, source, out);
+    }
+
+    /// Another replica knows the outcome.
+    pub(super) fn on_decided(
+        &mut self,
+        decision: Decision,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        let id = decision.id;
+        let is_of_id = |roster: &Roster| CommitId::new(id.txn, roster) == id;
+        if !decision.unapplied.as_ref().is_none_or(is_of_id) {
+            return Err(Rejection::WrongRoster);
+        }
+        match self.outcome(&id) {
+            // All branches have applied it, as the other one knows.
+            Some(Outcome::Commit) if decision.unapplied.is_none() => {
+                self.finish(id, Outcome::Commit, Source::Told, out);
+            }
+            Some(_) => {}
+            None => self.decide(decision, Source::Told, out),
+        }
+        Ok(())
+    }
+
+    /// The branch has durably applied the commit.
+    pub(super) fn on_applied(
+        &mut self,
+        from: &Branch,
+        id: CommitId,
+        branch: &Branch,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if from.participant != branch.participant {
+            return Err(Rejection::NotInRoster);
+        }
+        let Some(instance) = self.instances.get_mut(&id) else {
+            return Ok(());
+        };
+        // Without the roster nothing can be noted; the branch says it again when it is asked to.
+        let Some(roster) = instance.roster.clone() else {
+            return Ok(());
+        };
+        let index = roster.index_of(branch).ok_or(Rejection::NotInRoster)?;
+        instance.applied = instance.applied.union(BranchSet::of(index));
+        if instance.phase == Phase::Undecided {
+            let decision = Decision {
+                id,
+                outcome: Outcome::Commit,
+                unapplied: Some(roster),
+            };
+            self.decide(decision, Source::Applied, out);
+        } else if instance.is_applied() {
+            self.finish(id, Outcome::Commit, Source::Applied, out);
+        }
+        Ok(())
+    }
+
+    /// The outcome is chosen.
+    fn decide(&mut self, decision: Decision, source: Source, out: &mut Effects<Self>) {
+        let Decision {
+            id,
+            outcome,
+            unapplied,
+        } = decision;
+        let patience = self.config.push_ticks;
+        let instance = self.instance(id, patience);
+        if instance.roster.is_none() {
+            instance.roster = unapplied.clone();
+        }
+        if source == Source::Ballot {
+            self.announce(id, outcome, out);
+        }
+        let finished = unapplied.is_none();
+        let instance = self.instance(id, patience);
+        for waiter in std::mem::take(&mut instance.waiters) {
+            tell(&waiter, id, outcome, out);
+        }
+        if outcome == Outcome::Abort || finished || instance.is_applied() {
+            self.finish(id, outcome, source, out);
+            return;
+        }
+        instance.phase = Phase::Committed;
+        instance.patience = patience;
+        instance.attempts = 0;
+        if let (Source::Ballot | Source::Told, Some(roster)) = (source, unapplied) {
+            out.save.push(Record::Committed { id, roster });
+        }
+        self.undecided -= 1;
+        self.recovery.end(&id);
+    }
+
+    /// Nobody waits for the transaction any more: an abort that is decided (whoever missed it asks
+    /// and is told), or a commit that all branches have applied.
+    fn finish(&mut self, id: CommitId, outcome: Outcome, source: Source, out: &mut Effects<Self>) {
+        self.recovery.end(&id);
+        if let Some(instance) = self.instances.remove(&id) {
+            if instance.phase == Phase::Undecided {
+                self.undecided -= 1;
+            }
+            // A vote on disk shows an abort at ballot 0 again.
+            if source != Source::Votes || !instance.acceptor.holds_aborted() {
+                out.save.push(Record::Finished { id, outcome });
+            }
+        }
+        self.finished.insert(id, outcome);
+    }
+
+    /// Tells everyone who may wait what this replica's ballot came to.
+    fn announce(&self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
+        let Some(instance) = self.instances.get(&id) else {
+            return;
+        };
+        let decision = |unapplied| {
+            Message::Decided(Decision {
+                id,
+                outcome,
+                unapplied,
+            })
+        };
+        let unapplied = match outcome {
+            Outcome::Commit => instance.roster.clone(),
+            Outcome::Abort => None,
+        };
+        self.send_to_others(&decision(unapplied), out);
+        out.send(Peer::Initiator(id.txn.initiator), decision(None));
+        for branch in instance.unapplied() {
+            let peer = Peer::Session(branch.clone());
+            let finish = Message::Finish {
+                id,
+                branch,
+                outcome,
+            };
+            out.send(peer, finish);
+        }
+    }
+
+    /// Pushes commits to branches that have not said that they applied them: to the session itself
+    /// if it is connected, else to another one of the same participant, in turns.
+    pub(super) fn push(&mut self, due: Vec<CommitId>, out: &mut Effects<Self>) {
+        for id in due {
+            let Some(instance) = self.instances.get_mut(&id) else {
+                continue;
+            };
+            let turn = instance.attempts;
+            instance.attempts = turn.saturating_add(1);
+            let ticks = self.config.push_ticks.saturating_mul(1 << turn.min(16));
+            instance.patience = ticks.min(self.config.push_ticks_max).max(1);
+            for branch in self.instances[&id].unapplied() {
+                if let Some(session) = self.session_for(&branch, turn) {
+                    let participant = branch.participant.clone();
+                    let peer = Peer::Session(Branch {
+                        participant,
+                        session,
+                    });
+                    let outcome = Outcome::Commit;
+                    let finish = Message::Finish {
+                        id,
+                        branch,
+                        outcome,
+                    };
+                    out.send(peer, finish);
+                }
+            }
+        }
+    }
+
+    /// Answers with the outcome, if it is known. A session is told for the branch that it asks for.
+    pub(super) fn answer(
+        &self,
+        peer: &Peer,
+        branch: Option<&Branch>,
+        id: CommitId,
+        out: &mut Effects<Self>,
+    ) -> bool {
+        let Some(outcome) = self.outcome(&id) else {
+            return false;
+        };
+        let unapplied = match peer {
+            Peer::Replica(_) => self.instances.get(&id).and_then(|i| i.roster.clone()),
+            Peer::Session(_) | Peer::Initiator(_) | Peer::Operator(_) => None,
+        };
+        match branch {
+            Some(branch) => {
+                let waiter = Waiter {
+                    peer: peer.clone(),
+                    branch: Some(branch.clone()),
+                };
+                tell(&waiter, id, outcome, out);
+            }
+            None => {
+                let decision = Decision {
+                    id,
+                    outcome,
+                    unapplied,
+                };
+                out.send(peer.clone(), Message::Decided(decision));
+            }
+        }
+        true
+    }
+}
+
+fn tell(waiter: &Waiter, id: CommitId, outcome: Outcome, out: &mut Effects<Replica>) {
+    let message = match &waiter.branch {
+        Some(branch) => Message::Finish {
+            id,
+            branch: branch.clone(),
+            outcome,
+        },
+        None => Message::Decided(Decision {
+            id,
+            outcome,
+            unapplied: None,
+        }),
+    };
+    out.send(waiter.peer.clone(), message);
+}

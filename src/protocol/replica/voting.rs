@@ -1,0 +1,207 @@
+//! The normal case: the relay asks for votes, votes come in, acceptances go out.
+
+use crate::protocol::effects::Effects;
+use crate::protocol::message::{BeginCommit, CastVote, Message, Prepare};
+use crate::protocol::paxos::Ballot;
+use crate::protocol::types::{
+    Branch, CommitId, InitiatorId, Outcome, Peer, REQUEST_BYTES_MAX, ROSTER_MAX, ReadOnly, Request,
+    Roster, TxnId,
+};
+
+use super::acceptor::Voted;
+use super::{Record, Rejection, Replica};
+
+impl Replica {
+    /// BeginCommit: this replica is the relay. It saves nothing; whoever asks twice, or asks two
+    /// relays, does no harm.
+    pub(super) fn on_begin(
+        &mut self,
+        from: &Peer,
+        begin: BeginCommit,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if *from != Peer::Initiator(begin.id.txn.initiator) {
+            return Err(Rejection::NotItsInitiator);
+        }
+        check_requests(&begin)?;
+        self.check_roster(begin.id, &begin.roster)?;
+        if self.answer(from, None, begin.id, out) {
+            return Ok(());
+        }
+        if self.is_busy(&begin.id) {
+            out.send(from.clone(), Message::Busy { id: begin.id });
+            return Ok(());
+        }
+        let patience = self.vote_ticks(begin.vote_timeout);
+        let instance = self.instance(begin.id, patience);
+        instance.roster.get_or_insert_with(|| begin.roster.clone());
+        if let Some((ballot, outcome)) = instance.acceptor.accepted() {
+            let id = begin.id;
+            let report = Message::Phase2b {
+                id,
+                ballot,
+                outcome,
+            };
+            out.send(from.clone(), report);
+        }
+        // Once a ballot was promised no vote counts here any more.
+        if instance.acceptor.promised().is_zero() {
+            let voted = instance.acceptor.any();
+            let missing = begin.roster.all().minus(voted);
+            prepare(&begin, |index| missing.contains(index), out);
+        }
+        Ok(())
+    }
+
+    /// Rollback before commit was asked for: pass it on to the sessions. Nothing is decided by it;
+    /// a branch that has voted already ignores it.
+    pub(super) fn on_rollback(
+        &mut self,
+        owner: InitiatorId,
+        txn: TxnId,
+        branches: Vec<Branch>,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if owner != txn.initiator {
+            return Err(Rejection::NotItsInitiator);
+        }
+        if branches.len() > ROSTER_MAX {
+            return Err(Rejection::TooLong);
+        }
+        for branch in branches {
+            out.send(Peer::Session(branch), Message::LetGo { txn });
+        }
+        Ok(())
+    }
+
+    /// Phase 2a of ballot 0: a branch's vote.
+    pub(super) fn on_vote(
+        &mut self,
+        from: &Peer,
+        cast: CastVote,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        let Peer::Session(voter) = from else {
+            return Err(Rejection::NotFromSuchAPeer);
+        };
+        self.check_roster(cast.id, &cast.roster)?;
+        // Only the session named in the roster votes at ballot 0.
+        let index = cast.roster.index_of(voter).ok_or(Rejection::NotInRoster)?;
+        if self.answer(from, Some(voter), cast.id, out) {
+            return Ok(());
+        }
+        if self.is_busy(&cast.id) {
+            out.send(from.clone(), Message::Busy { id: cast.id });
+            return Ok(());
+        }
+        let patience = self.vote_ticks(cast.vote_timeout);
+        let instance = self.instance(cast.id, patience);
+        instance.roster.get_or_insert_with(|| cast.roster.clone());
+        let first = instance.acceptor.any().is_empty();
+        match instance.acceptor.vote(&cast.roster, index, cast.vote) {
+            Voted::Held => out.save.push(vote_record(&cast, index, first)),
+            Voted::Accepted(outcome) => {
+                out.save.push(vote_record(&cast, index, first));
+                self.report(cast.id, Ballot::ZERO, outcome, out);
+                self.learn(cast.id, self.config.id, Ballot::ZERO, outcome, out);
+            }
+            // A branch that says it again has missed the report, if there was one.
+            Voted::Again | Voted::TooLate => {
+                if let Some((ballot, outcome)) = instance.acceptor.accepted() {
+                    let id = cast.id;
+                    let report = Message::Phase2b {
+                        id,
+                        ballot,
+                        outcome,
+                    };
+                    out.send(from.clone(), report);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Phase 2b to the learners: the initiator, and every branch that waits. After Commit no
+    /// `ReadOnly` branch waits; before Abort even those that have not voted do.
+    pub(super) fn report(
+        &self,
+        id: CommitId,
+        ballot: Ballot,
+        outcome: Outcome,
+        out: &mut Effects<Self>,
+    ) {
+        let Some(instance) = self.instances.get(&id) else {
+            return;
+        };
+        let report = Message::Phase2b {
+            id,
+            ballot,
+            outcome,
+        };
+        out.send(Peer::Initiator(id.txn.initiator), report.clone());
+        if let Some(roster) = &instance.roster {
+            let waiting = roster.all().minus(instance.acceptor.read_only());
+            for branch in roster.select(waiting) {
+                out.send(Peer::Session(branch.clone()), report.clone());
+            }
+        }
+    }
+
+    /// The roster must be the one that the commit id names. A digest is computed once per instance.
+    fn check_roster(&self, id: CommitId, roster: &Roster) -> Result<(), Rejection> {
+        let known = self.instances.get(&id).and_then(|i| i.roster.as_ref());
+        let right = match known {
+            Some(known) => known == roster,
+            None => CommitId::new(id.txn, roster) == id,
+        };
+        if right {
+            Ok(())
+        } else {
+            Err(Rejection::WrongRoster)
+        }
+    }
+}
+
+/// One request for each branch, or none at all; none too long.
+fn check_requests(begin: &BeginCommit) -> Result<(), Rejection> {
+    let count = begin.requests.len();
+    if count != 0 && count != begin.roster.len() {
+        return Err(Rejection::WrongRoster);
+    }
+    let long = |request: &Request| request.0.len() > REQUEST_BYTES_MAX;
+    if begin.requests.iter().flatten().any(long) {
+        return Err(Rejection::TooLong);
+    }
+    Ok(())
+}
+
+/// Sends Prepare to the branches whose position is `wanted`.
+fn prepare(begin: &BeginCommit, wanted: impl Fn(usize) -> bool, out: &mut Effects<Replica>) {
+    let read_only = if begin.requests.iter().any(Option::is_some) {
+        ReadOnly::Forbidden
+    } else {
+        ReadOnly::Allowed
+    };
+    for (index, branch) in begin.roster.iter().enumerate() {
+        if wanted(index) {
+            let prepare = Prepare {
+                id: begin.id,
+                roster: begin.roster.clone(),
+                request: begin.requests.get(index).cloned().flatten(),
+                read_only,
+                floor: begin.floor,
+                vote_timeout: begin.vote_timeout,
+            };
+            out.send(Peer::Session(branch.clone()), Message::Prepare(prepare));
+        }
+    }
+}
+
+fn vote_record(cast: &CastVote, index: usize, first: bool) -> Record {
+    Record::Vote {
+        id: cast.id,
+        index: index as u8,
+        vote: cast.vote,
+        roster: first.then(|| cast.roster.clone()),
+    }
+}
