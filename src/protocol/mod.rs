@@ -2,6 +2,7 @@
 
 pub mod effects;
 pub mod initiator;
+pub mod invariant;
 pub mod learn;
 pub mod message;
 pub mod participant;

@@ -185,7 +185,10 @@ mod tests {
         assert_eq!(txn().to_string().parse(), Ok(txn()));
         let id = CommitId::new(txn(), &roster(&[("ledger", 7), ("stock", 9)]));
         // A golden digest: a change here would make replicas of two versions disagree on names.
-        assert_eq!(id.to_string(), "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b");
+        assert_eq!(
+            id.to_string(),
+            "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b"
+        );
         assert_eq!(id.to_string().parse(), Ok(id));
     }
 
