@@ -8,7 +8,8 @@
 //!    ([`Violation::CommitWithoutVotes`]); a branch says one thing ([`Violation::TwoVotes`]); a
 //!    request runs at most once per branch ([`Violation::RequestRanTwice`]).
 //! 3. At most one value is ever chosen per instance ([`Violation::TwoChosen`]), one proposed per
-//!    ballot ([`Violation::TwoProposals`]), and nobody is told what was not chosen
+//!    ballot ([`Violation::TwoProposals`]), no ballot used twice
+//!    ([`Violation::BallotUsedTwice`]), and nobody is told what was not chosen
 //!    ([`Violation::NotChosen`]).
 //! 4. Promises and accepts never go back ([`Violation::WentBack`]); what a peer was told is on disk
 //!    ([`Violation::NotDurable`]).
@@ -77,6 +78,16 @@ impl Facts {
         self.instances.get(id)?.told
     }
 
+    /// The branches that voted `Prepared`.
+    pub fn prepared(&self, id: &CommitId) -> Vec<Branch> {
+        let votes = self.instances.get(id).map(|instance| &instance.votes);
+        let prepared = votes.into_iter().flatten();
+        prepared
+            .filter(|(_, vote)| *vote == Vote::Prepared)
+            .map(|(branch, _)| branch.clone())
+            .collect()
+    }
+
     /// All instances of which anything was heard.
     pub fn instances(&self) -> impl Iterator<Item = &CommitId> + '_ {
         self.instances.keys()
@@ -90,13 +101,19 @@ impl Facts {
     /// `record` has become durable at `replica`, after all that it saved before.
     ///
     /// # Errors
-    /// [`Violation::WentBack`] and [`Violation::TwoChosen`].
+    /// [`Violation::WentBack`], [`Violation::TwoChosen`] and [`Violation::BallotUsedTwice`].
     pub fn durable(&mut self, replica: ReplicaId, record: &Record) -> Result<(), Violation> {
         let Some(index) = self.acceptors.index_of(replica) else {
             return Ok(());
         };
         match record {
-            Record::Round { round } => self.rounds[index] = self.rounds[index].max(*round),
+            Record::Round { round } => {
+                if *round <= self.rounds[index] {
+                    let round = *round;
+                    return Err(Violation::BallotUsedTwice { replica, round });
+                }
+                self.rounds[index] = *round;
+            }
             Record::Vote {
                 id,
                 index: branch,
@@ -398,6 +415,8 @@ pub enum Violation {
     WentBack { id: CommitId, replica: ReplicaId },
     #[error("{id}: replica {replica} said what is not on its disk")]
     NotDurable { id: CommitId, replica: ReplicaId },
+    #[error("replica {replica} used its ballot of round {round} twice")]
+    BallotUsedTwice { replica: ReplicaId, round: u64 },
     #[error("ballot {ballot} left before its round was on disk")]
     RoundNotDurable { ballot: Ballot },
 }

@@ -213,6 +213,9 @@ pub struct Report {
     pub accepted: Option<(Ballot, Outcome)>,
     /// The branches whose vote, `Prepared` or `ReadOnly`, is held at ballot 0.
     pub held: BranchSet,
+    /// The branches known to have voted `ReadOnly`: their vote is held, or an accepted Commit said
+    /// so.
+    pub read_only: BranchSet,
     /// The roster, if it is known.
     pub roster: Option<Roster>,
 }
@@ -224,9 +227,22 @@ pub struct Decision {
     pub id: CommitId,
     /// What was proposed or chosen.
     pub outcome: Outcome,
-    /// Of a commit that some branch may not have applied yet: the roster, so that whoever takes it
-    /// can tell the branches. Absent from an abort, and from a commit that all have applied.
-    pub unapplied: Option<Roster>,
+    /// Of a commit that some branch may not have applied yet: whom to tell. Absent from an abort,
+    /// and from a commit that all branches have applied.
+    pub unapplied: Option<Unapplied>,
+}
+
+/// Whom a commit must be told: the roster, less the branches that voted `ReadOnly`.
+///
+/// It travels with every Commit that is proposed above ballot 0, because whoever accepts it may
+/// have seen no vote at all. Without the roster it could tell nobody; and to push a commit to a
+/// branch that voted `ReadOnly` would ask a resource manager for something it never had.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Unapplied {
+    /// The roster, of which the commit id holds the digest.
+    pub roster: Roster,
+    /// The branches that voted `ReadOnly`; all others voted `Prepared`.
+    pub read_only: BranchSet,
 }
 
 /// Body of [`Message::Undecided`].

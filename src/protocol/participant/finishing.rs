@@ -63,8 +63,29 @@ impl Participant {
             }
             Some(phase) if !phase.is_of(&id) => {}
             Some(_) => self.on_outcome(id, outcome, out),
-            // Forgotten, or never known: the resource manager tells which.
-            None => self.apply_other(id, branch.session, outcome, out),
+            None => self.on_finish_of_unknown(from, id, branch, outcome, out),
+        }
+    }
+
+    /// A branch of this session that it does not remember. If it asked about it, because a slow
+    /// prepare surfaced, the resource manager must hear the answer. If it has forgotten it, it came
+    /// to its end before: it was applied, or `ReadOnly` and needed no outcome, and the resource
+    /// manager may know nothing of it.
+    fn on_finish_of_unknown(
+        &mut self,
+        from: ReplicaId,
+        id: CommitId,
+        branch: Branch,
+        outcome: Outcome,
+        out: &mut Effects<Self>,
+    ) {
+        if self.others.contains_key(&(id, branch.session)) {
+            self.apply_other(id, branch.session, outcome, out);
+        } else if self.is_below_floor(id.txn) && outcome == Outcome::Commit {
+            out.send(Peer::Replica(from), Message::Applied { id, branch });
+        } else if outcome == Outcome::Abort {
+            // It will not begin any more.
+            self.done(id.txn, Done::Applied { id, outcome });
         }
     }
 

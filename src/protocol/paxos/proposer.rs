@@ -40,7 +40,11 @@ pub enum Choice<V> {
 
 impl<V: Clone + PartialEq> Proposer<V> {
     /// Starts `ballot` among `acceptors`; the caller sends `prepare(ballot)` to all of them.
+    ///
+    /// # Panics
+    /// At ballot 0: it has no phase 1, so it would take no notice of what was accepted there.
     pub fn new(ballot: Ballot, acceptors: Acceptors) -> Self {
+        assert!(!ballot.is_zero(), "ballot 0 has no phase 1");
         Proposer {
             ballot,
             acceptors,
@@ -81,8 +85,13 @@ impl<V: Clone + PartialEq> Proposer<V> {
         if !self.promises.add(&self.acceptors, from) {
             return None;
         }
-        // An acceptor answers with what it accepted below the ballot, never at or above it.
-        if let Some((at, value)) = accepted.filter(|(at, _)| *at < self.ballot)
+        // Phase 1 of a ballot comes before its phase 2. Whoever accepted at this ballot already was
+        // asked under the same number by an earlier life of this proposer: give it up.
+        if accepted.as_ref().is_some_and(|(at, _)| *at >= self.ballot) {
+            self.phase = Phase::Preempted;
+            return None;
+        }
+        if let Some((at, value)) = accepted
             && self.highest.as_ref().is_none_or(|(high, _)| *high < at)
         {
             self.highest = Some((at, value));
@@ -189,13 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn a_report_at_the_ballot_itself_or_above_binds_nothing() {
-        let mut proposer = proposer(1);
-        let absurd = Some((ballot(5), 'z'));
-        assert_eq!(
-            proposer.on_promise(ME, ballot(5), absurd),
-            Some(Choice::Free)
-        );
+    fn a_report_at_the_ballot_itself_means_that_it_was_used_before() {
+        for round in [5, 6] {
+            let mut proposer = proposer(3);
+            let used = Some((ballot(round), 'z'));
+            assert_eq!(proposer.on_promise(ME, ballot(5), used), None);
+            assert_eq!(proposer.on_promise(ReplicaId(2), ballot(5), None), None);
+            assert_eq!(proposer.on_promise(ReplicaId(3), ballot(5), None), None);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no phase 1")]
+    fn ballot_zero_has_no_proposer() {
+        let acceptors = Acceptors::new([ME]).unwrap();
+        Proposer::<char>::new(Ballot::ZERO, acceptors);
     }
 
     #[test]

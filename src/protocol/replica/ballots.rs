@@ -84,6 +84,7 @@ impl Replica {
                         id,
                         accepted: instance.acceptor.accepted(),
                         held: instance.acceptor.held(),
+                        read_only: instance.read_only(),
                         roster: instance.roster.clone(),
                     });
                     if promise == Promise::New {
@@ -117,15 +118,10 @@ impl Replica {
         for report in reports {
             let id = report.id;
             if let Some(proposal) = self.recovery.on_report(from, ballot, report) {
-                if let Some(instance) = self.instances.get_mut(&id)
-                    && instance.roster.is_none()
-                {
-                    instance.roster = proposal.roster.clone();
-                }
                 proposals.push(Decision {
                     id,
                     outcome: proposal.outcome,
-                    unapplied: proposal.roster,
+                    unapplied: proposal.unapplied,
                 });
             }
         }
@@ -182,18 +178,18 @@ impl Replica {
         let Decision {
             id,
             outcome,
-            unapplied: roster,
+            unapplied,
         } = proposal;
         let instance = self.instance(id, patience);
         instance.acceptor.accept(ballot, outcome)?;
-        if instance.roster.is_none() {
-            instance.roster = roster.clone();
+        if let Some(unapplied) = &unapplied {
+            instance.take(unapplied);
         }
         out.save.push(Record::Accept {
             id,
             ballot,
             outcome,
-            roster,
+            unapplied,
         });
         self.stand_back(&id, ballot);
         Ok(outcome)
@@ -211,7 +207,9 @@ impl Replica {
     ) -> Result<(), Rejection> {
         if self.outcome(&id).is_none() {
             self.learn(id, from, ballot, outcome, out);
-        } else if ballot.is_zero() {
+        }
+        // Even if this very report decided it: the other one would start a ballot to learn it.
+        if ballot.is_zero() {
             self.answer(&Peer::Replica(from), None, id, out);
         }
         Ok(())
@@ -284,7 +282,7 @@ fn check_ballot(owner: ReplicaId, ballot: Ballot, batch: usize) -> Result<(), Re
     Ok(())
 }
 
-/// Commit travels with its roster, so that whoever accepts it can tell the branches.
+/// Commit travels with those whom it must be told.
 fn check_proposal(proposal: &Decision) -> Result<(), Rejection> {
     let Decision {
         id,
@@ -293,7 +291,7 @@ fn check_proposal(proposal: &Decision) -> Result<(), Rejection> {
     } = proposal;
     let right = match (outcome, unapplied) {
         (Outcome::Abort, None) => true,
-        (Outcome::Commit, Some(roster)) => CommitId::new(id.txn, roster) == *id,
+        (Outcome::Commit, Some(unapplied)) => CommitId::new(id.txn, &unapplied.roster) == *id,
         (Outcome::Abort, Some(_)) | (Outcome::Commit, None) => false,
     };
     if right {

@@ -1,6 +1,7 @@
 //! What a replica keeps of one undecided or unapplied transaction.
 
 use crate::protocol::learn::OutcomeLearner;
+use crate::protocol::message::Unapplied;
 use crate::protocol::types::{Branch, BranchSet, Peer, Roster};
 
 use super::acceptor::VoteAcceptor;
@@ -17,6 +18,8 @@ pub(super) struct Instance {
     pub(super) phase: Phase,
     /// The branches that said that they applied the commit.
     pub(super) applied: BranchSet,
+    /// The branches that voted `ReadOnly`, where a Commit brought them and not the votes.
+    pub(super) told_read_only: Option<BranchSet>,
     pub(super) waiters: Vec<Waiter>,
     /// Ticks until something is done about it: a ballot while undecided, a push while unapplied.
     pub(super) patience: u32,
@@ -49,6 +52,7 @@ impl Instance {
             learner: OutcomeLearner::default(),
             phase: Phase::Undecided,
             applied: BranchSet::default(),
+            told_read_only: None,
             waiters: Vec::new(),
             patience,
             attempts: 0,
@@ -67,20 +71,45 @@ impl Instance {
         self.select(|instance, roster| roster.all().minus(instance.acceptor.any()))
     }
 
+    /// Takes what a Commit brings with it.
+    pub(super) fn take(&mut self, unapplied: &Unapplied) {
+        self.roster.get_or_insert_with(|| unapplied.roster.clone());
+        self.told_read_only = Some(unapplied.read_only);
+    }
+
+    /// Whom a commit must be told, if that is known: all votes are here, or a Commit brought it.
+    pub(super) fn to_apply(&self) -> Option<Unapplied> {
+        let roster = self.roster.as_ref()?;
+        let read_only = if self.acceptor.held().covers(roster.all()) {
+            self.acceptor.read_only()
+        } else {
+            self.told_read_only?
+        };
+        Some(Unapplied {
+            roster: roster.clone(),
+            read_only,
+        })
+    }
+
+    /// The branches known to have voted `ReadOnly`.
+    pub(super) fn read_only(&self) -> BranchSet {
+        let told = self.told_read_only.unwrap_or_default();
+        self.acceptor.read_only().union(told)
+    }
+
     /// The branches that have still to apply the commit. `ReadOnly` branches never will.
     pub(super) fn unapplied(&self) -> Vec<Branch> {
         self.select(|instance, roster| {
-            let done = instance.applied.union(instance.acceptor.read_only());
+            let done = instance.applied.union(instance.read_only());
             roster.all().minus(done)
         })
     }
 
     /// Whether every branch has applied the commit or needs not.
     pub(super) fn is_applied(&self) -> bool {
-        let done = self.applied.union(self.acceptor.read_only());
-        self.roster
-            .as_ref()
-            .is_some_and(|roster| done.covers(roster.all()))
+        let done = self.applied.union(self.read_only());
+        self.to_apply()
+            .is_some_and(|unapplied| done.covers(unapplied.roster.all()))
     }
 
     fn select(&self, set: impl Fn(&Instance, &Roster) -> BranchSet) -> Vec<Branch> {

@@ -19,6 +19,8 @@ mod ballots;
 mod instance;
 mod recovery;
 mod settling;
+#[cfg(test)]
+mod tests;
 mod voting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +29,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::effects::{Effects, Host, Input};
-use super::message::Message;
+use super::message::{Message, Unapplied};
 use super::paxos::{Acceptors, Ballot, ReplicaId};
 use super::types::{
     CommitId, Outcome, ParticipantName, Peer, Roster, RosterDigest, Session, TxnId, Vote,
@@ -112,15 +114,15 @@ pub enum Record {
         ballot: Ballot,
         /// The outcome.
         outcome: Outcome,
-        /// The roster, with Commit.
-        roster: Option<Roster>,
+        /// Whom to tell, with Commit.
+        unapplied: Option<Unapplied>,
     },
     /// Commit was chosen and some branch has not applied it, where votes alone do not show it.
     Committed {
         /// The instance.
         id: CommitId,
-        /// Its roster.
-        roster: Roster,
+        /// Whom to tell.
+        unapplied: Unapplied,
     },
     /// Decided, and nobody waits for it any more.
     Finished {
@@ -366,14 +368,19 @@ impl Replica {
                     id,
                     ballot,
                     outcome,
-                    roster,
+                    unapplied,
                 } => {
-                    let instance = self.restored(id, roster);
+                    let instance = self.restored(id, None);
                     instance.acceptor.restore_accept(ballot, outcome);
+                    if let Some(unapplied) = unapplied {
+                        instance.take(&unapplied);
+                    }
                     self.recovery.on_round(ballot.round);
                 }
-                Record::Committed { id, roster } => {
-                    self.restored(id, Some(roster)).phase = Phase::Committed;
+                Record::Committed { id, unapplied } => {
+                    let instance = self.restored(id, None);
+                    instance.take(&unapplied);
+                    instance.phase = Phase::Committed;
                 }
                 Record::Finished { id, outcome } => finished.push((id, outcome)),
                 Record::Round { round } => self.recovery.restore_round(round),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::protocol::message::Report;
+use crate::protocol::message::{Report, Unapplied};
 use crate::protocol::paxos::{Acceptors, Ballot, Choice, Nack, Proposer, ReplicaId};
 use crate::protocol::types::{BranchSet, CommitId, Outcome, Roster};
 
@@ -24,15 +24,15 @@ struct Attempt {
     proposer: Proposer<Outcome>,
     /// The union of the votes reported.
     held: BranchSet,
+    read_only: BranchSet,
     roster: Option<Roster>,
 }
 
-/// What a ballot proposes. Commit always travels with its roster: whoever accepts it must be able
-/// to tell the branches.
+/// What a ballot proposes. Commit always travels with those whom it must be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Proposal {
     pub(super) outcome: Outcome,
-    pub(super) roster: Option<Roster>,
+    pub(super) unapplied: Option<Unapplied>,
 }
 
 impl Recovery {
@@ -68,6 +68,7 @@ impl Recovery {
         let attempt = Attempt {
             proposer: Proposer::new(ballot, self.acceptors.clone()),
             held: BranchSet::default(),
+            read_only: BranchSet::default(),
             roster: None,
         };
         self.attempts.insert(id, attempt);
@@ -93,18 +94,23 @@ impl Recovery {
             attempt.roster.get_or_insert(roster);
         }
         attempt.held = attempt.held.union(report.held);
+        attempt.read_only = attempt.read_only.union(report.read_only);
         let outcome = match attempt.proposer.on_promise(from, ballot, report.accepted)? {
             Choice::Bound(outcome) => outcome,
             Choice::Free => attempt.union_of_votes(),
         };
-        let roster = match outcome {
+        let unapplied = match outcome {
             Outcome::Abort => None,
-            // Whoever accepted Commit saved the roster with it, so a report that binds brings it.
-            // Without it this ballot can do nothing; the next one asks again.
-            Outcome::Commit => Some(attempt.roster.clone()?),
+            // Whoever accepted Commit knows the roster and all votes, so a report that binds
+            // brings them; the free choice has seen them all. Without the roster this ballot can
+            // do nothing; the next one asks again.
+            Outcome::Commit => Some(Unapplied {
+                roster: attempt.roster.clone()?,
+                read_only: attempt.read_only,
+            }),
         };
         attempt.proposer.propose(outcome);
-        Some(Proposal { outcome, roster })
+        Some(Proposal { outcome, unapplied })
     }
 
     /// Takes a refusal. Says whether the attempt is thereby given up.
@@ -178,6 +184,7 @@ mod tests {
             id: id(),
             accepted: None,
             held: held.fold(BranchSet::default(), BranchSet::union),
+            read_only: BranchSet::default(),
             roster,
         }
     }
@@ -199,13 +206,16 @@ mod tests {
 
     const ABORT: Option<Proposal> = Some(Proposal {
         outcome: Outcome::Abort,
-        roster: None,
+        unapplied: None,
     });
 
     fn commit() -> Option<Proposal> {
         Some(Proposal {
             outcome: Outcome::Commit,
-            roster: Some(roster()),
+            unapplied: Some(Unapplied {
+                roster: roster(),
+                read_only: BranchSet::default(),
+            }),
         })
     }
 
@@ -213,6 +223,17 @@ mod tests {
     fn free_and_the_union_of_votes_is_complete_commit() {
         let reports = [report(&[0], Some(roster())), report(&[1], None)];
         assert_eq!(propose(reports), commit());
+    }
+
+    #[test]
+    fn commit_tells_which_branches_are_read_only() {
+        let (mut first, mut second) = (report(&[0], Some(roster())), report(&[1], None));
+        first.read_only = BranchSet::of(0);
+        let unapplied = propose([first.clone(), second.clone()]).unwrap().unapplied;
+        assert_eq!(unapplied.unwrap().read_only, BranchSet::of(0));
+        second.read_only = BranchSet::of(1);
+        let unapplied = propose([first, second]).unwrap().unapplied;
+        assert_eq!(unapplied.unwrap().read_only, roster().all());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Decided: tell everyone who waits, until every branch has applied it; then it is finished.
 
 use crate::protocol::effects::Effects;
-use crate::protocol::message::{Decision, Message};
+use crate::protocol::message::{Decision, Message, Unapplied};
 use crate::protocol::paxos::{Ballot, ReplicaId};
-use crate::protocol::types::{Branch, BranchSet, CommitId, Outcome, Peer, Roster};
+use crate::protocol::types::{Branch, BranchSet, CommitId, Outcome, Peer};
 
-use super::instance::{Phase, Waiter};
+use super::instance::{Instance, Phase, Waiter};
 use super::{Record, Rejection, Replica};
 
 /// How this replica came to know an outcome; it settles what must be saved and who must be told.
@@ -46,12 +46,15 @@ impl Replica {
         } else {
             Source::Ballot
         };
-        let unapplied = instance.roster.clone();
-        // A leader that restarted in mid-ballot may not know whom to tell. The next ballot learns
-        // the roster from those who accepted; a commit without one would be taken as finished.
-        if chosen == Outcome::Commit && unapplied.is_none() {
-            return;
-        }
+        let unapplied = match chosen {
+            Outcome::Abort => None,
+            // Reports alone do not say whom to tell, and a commit without that would be taken as
+            // finished. One who lacks a vote learns it in the next ballot, from those who have it.
+            Outcome::Commit => match instance.to_apply() {
+                Some(unapplied) => Some(unapplied),
+                None => return,
+            },
+        };
         let decision = Decision {
             id,
             outcome: chosen,
@@ -67,7 +70,7 @@ impl Replica {
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
         let id = decision.id;
-        let is_of_id = |roster: &Roster| CommitId::new(id.txn, roster) == id;
+        let is_of_id = |unapplied: &Unapplied| CommitId::new(id.txn, &unapplied.roster) == id;
         if !decision.unapplied.as_ref().is_none_or(is_of_id) {
             return Err(Rejection::WrongRoster);
         }
@@ -102,15 +105,23 @@ impl Replica {
         };
         let index = roster.index_of(branch).ok_or(Rejection::NotInRoster)?;
         instance.applied = instance.applied.union(BranchSet::of(index));
-        if instance.phase == Phase::Undecided {
-            let decision = Decision {
-                id,
-                outcome: Outcome::Commit,
-                unapplied: Some(roster),
-            };
-            self.decide(decision, Source::Applied, out);
-        } else if instance.is_applied() {
-            self.finish(id, Outcome::Commit, Source::Applied, out);
+        match (instance.phase, instance.to_apply()) {
+            (Phase::Undecided, Some(unapplied)) => {
+                let decision = Decision {
+                    id,
+                    outcome: Outcome::Commit,
+                    unapplied: Some(unapplied),
+                };
+                self.decide(decision, Source::Applied, out);
+            }
+            // It is a commit; but as long as votes are missing here it is not known whom else to
+            // tell. The others know.
+            (Phase::Undecided, None) => {}
+            (Phase::Committed, _) => {
+                if instance.is_applied() {
+                    self.finish(id, Outcome::Commit, Source::Applied, out);
+                }
+            }
         }
         Ok(())
     }
@@ -124,8 +135,8 @@ impl Replica {
         } = decision;
         let patience = self.config.push_ticks;
         let instance = self.instance(id, patience);
-        if instance.roster.is_none() {
-            instance.roster = unapplied.clone();
+        if let Some(unapplied) = &unapplied {
+            instance.take(unapplied);
         }
         if source == Source::Ballot {
             self.announce(id, outcome, out);
@@ -142,8 +153,8 @@ impl Replica {
         instance.phase = Phase::Committed;
         instance.patience = patience;
         instance.attempts = 0;
-        if let (Source::Ballot | Source::Told, Some(roster)) = (source, unapplied) {
-            out.save.push(Record::Committed { id, roster });
+        if let (Source::Ballot | Source::Told, Some(unapplied)) = (source, unapplied) {
+            out.save.push(Record::Committed { id, unapplied });
         }
         self.undecided -= 1;
         self.recovery.end(&id);
@@ -178,7 +189,7 @@ impl Replica {
             })
         };
         let unapplied = match outcome {
-            Outcome::Commit => instance.roster.clone(),
+            Outcome::Commit => instance.to_apply(),
             Outcome::Abort => None,
         };
         self.send_to_others(&decision(unapplied), out);
@@ -236,7 +247,7 @@ impl Replica {
             return false;
         };
         let unapplied = match peer {
-            Peer::Replica(_) => self.instances.get(&id).and_then(|i| i.roster.clone()),
+            Peer::Replica(_) => self.instances.get(&id).and_then(Instance::to_apply),
             Peer::Session(_) | Peer::Initiator(_) | Peer::Operator(_) => None,
         };
         match branch {

@@ -5,7 +5,7 @@ use crate::protocol::message::{BeginCommit, CastVote, Message, Prepare};
 use crate::protocol::paxos::Ballot;
 use crate::protocol::types::{
     Branch, CommitId, InitiatorId, Outcome, Peer, REQUEST_BYTES_MAX, ROSTER_MAX, ReadOnly, Request,
-    Roster, TxnId,
+    Roster, TxnId, Vote,
 };
 
 use super::acceptor::Voted;
@@ -87,7 +87,11 @@ impl Replica {
         self.check_roster(cast.id, &cast.roster)?;
         // Only the session named in the roster votes at ballot 0.
         let index = cast.roster.index_of(voter).ok_or(Rejection::NotInRoster)?;
-        if self.answer(from, Some(voter), cast.id, out) {
+        if self.outcome(&cast.id).is_some() {
+            // Gray & Lamport, section 4.2 (read-only): it needs no outcome, and has nothing to apply.
+            if cast.vote != Vote::ReadOnly {
+                self.answer(from, Some(voter), cast.id, out);
+            }
             return Ok(());
         }
         if self.is_busy(&cast.id) {

@@ -1,0 +1,310 @@
+//! The applications: they begin transactions, have work done, ask for commit, and remember what
+//! they are told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use paxos_commit::protocol::initiator::{InitiatorCommand, InitiatorNotice, PrepareBy};
+use paxos_commit::protocol::message::{Decision, Message, Prepare};
+use paxos_commit::protocol::participant::ParticipantCommand;
+use paxos_commit::protocol::types::{
+    Branch, CommitId, Outcome, Peer, ReadOnly, Request, Roster, TxnId,
+};
+use paxos_commit::protocol::{Initiator, Input};
+
+use super::crank::step;
+use super::plan::{Micros, chance};
+use super::stats::{Fault, Sometimes};
+use super::world::{Event, World};
+
+/// One application and what it remembers; it outlives its initiator's crashes.
+#[derive(Clone, Debug, Default)]
+pub struct App {
+    /// How many transactions it has begun.
+    pub begun: usize,
+    /// The transactions for which commit was not yet asked.
+    pub working: BTreeMap<TxnId, Vec<Enlisted>>,
+    /// The commits asked for whose outcome it does not know, and when it asked.
+    pub open: BTreeMap<CommitId, Micros>,
+}
+
+/// What an application does next.
+#[derive(Clone, Debug)]
+pub enum AppEvent {
+    Begin,
+    Commit(TxnId),
+    Abandon(CommitId),
+}
+
+/// A branch, as its application sees it.
+#[derive(Clone, Debug)]
+pub struct Enlisted {
+    pub branch: Branch,
+    /// Where its session runs.
+    pub session: usize,
+    pub request: Option<Request>,
+}
+
+impl World {
+    fn quota(&self) -> usize {
+        self.plan.transactions.div_ceil(self.plan.initiators)
+    }
+
+    /// Whether every application has begun all its transactions.
+    pub fn is_all_begun(&self) -> bool {
+        self.apps.iter().all(|app| app.begun >= self.quota())
+    }
+
+    pub fn command(&mut self, initiator: usize, command: InitiatorCommand) {
+        step::<Initiator>(self, initiator, Input::Command(command));
+    }
+
+    fn soon(&mut self, initiator: usize, after: Micros, event: AppEvent) {
+        let life = self.initiators[initiator].life;
+        let event = Event::App {
+            initiator,
+            life,
+            event,
+        };
+        self.schedule(after, event);
+    }
+
+    /// The next transaction of this application, after a while.
+    pub fn next_transaction(&mut self, initiator: usize) {
+        let after = self.between(0, self.plan.think_max);
+        self.soon(initiator, after, AppEvent::Begin);
+    }
+
+    pub fn act(&mut self, initiator: usize, life: u32, event: AppEvent) {
+        let node = &self.initiators[initiator];
+        if node.life != life || !node.is_up() {
+            return;
+        }
+        match event {
+            AppEvent::Begin => {
+                if self.apps[initiator].begun < self.quota() {
+                    self.apps[initiator].begun += 1;
+                    self.stats.transactions += 1;
+                    self.command(initiator, InitiatorCommand::Begin);
+                }
+            }
+            AppEvent::Commit(txn) => self.end_work(initiator, txn),
+            AppEvent::Abandon(id) => {
+                if self.apps[initiator].open.remove(&id).is_some() {
+                    self.stats.saw(Sometimes::InitiatorAbandoned);
+                    self.command(initiator, InitiatorCommand::Abandon(id.txn));
+                    self.next_transaction(initiator);
+                }
+            }
+        }
+    }
+
+    pub fn tell_app(&mut self, initiator: usize, notice: InitiatorNotice) {
+        self.trace(|| format!("application {initiator} is told {notice:?}"));
+        match notice {
+            InitiatorNotice::Begun(txn) => self.work(initiator, txn),
+            InitiatorNotice::Asked(id) => {
+                let now = self.now;
+                self.apps[initiator].open.insert(id, now);
+                if self.plan.force_abort_weight > 0 {
+                    self.known.push(id);
+                }
+                if chance(&mut self.rng, self.plan.abandon) {
+                    let after = self.between(0, 10 * self.plan.delay_max);
+                    self.soon(initiator, after, AppEvent::Abandon(id));
+                }
+            }
+            InitiatorNotice::Outcome { id, outcome } => self.told(initiator, id, outcome),
+            InitiatorNotice::Refused { txn, error } => {
+                self.check(Err::<(), _>(format!("{txn} refused: {error}")));
+            }
+            InitiatorNotice::SequenceExhausted => {
+                self.check(Err::<(), _>("the sequence is exhausted"));
+            }
+            InitiatorNotice::Undecided { .. }
+            | InitiatorNotice::Status { .. }
+            | InitiatorNotice::Resolved { .. } => {}
+        }
+    }
+
+    fn told(&mut self, initiator: usize, id: CommitId, outcome: Outcome) {
+        let result = self.facts.tell(id, outcome);
+        self.check(result);
+        let Some(asked) = self.apps[initiator].open.remove(&id) else {
+            return;
+        };
+        self.stats.outcomes += 1;
+        self.stats.latency_us += self.now - asked;
+        match outcome {
+            Outcome::Commit => {
+                self.stats.saw(Sometimes::Commit);
+                if self.plan.f == 0 {
+                    self.stats.saw(Sometimes::TwoPhaseCommit);
+                }
+                if self.plan.f > 0 && !self.replicas.iter().all(|node| node.is_up()) {
+                    self.stats.saw(Sometimes::CommitWithReplicaDown);
+                }
+            }
+            Outcome::Abort => self.stats.saw(Sometimes::Abort),
+        }
+        self.next_transaction(initiator);
+    }
+
+    /// Has work done in a few branches.
+    fn work(&mut self, initiator: usize, txn: TxnId) {
+        let most = self.plan.branches_max.min(self.sessions.len());
+        let fair = self.plan.fault_every == 0 && self.plan.branches_max == self.sessions.len();
+        let count = if fair { most } else { self.rng.usize(1..=most) };
+        let mut sessions: Vec<usize> = (0..self.sessions.len()).collect();
+        if !fair {
+            self.rng.shuffle(&mut sessions);
+        }
+        let mut enlisted = Vec::new();
+        for session in sessions.into_iter().take(count) {
+            enlisted.push(self.enlist(session, txn));
+        }
+        self.apps[initiator].working.insert(txn, enlisted);
+        let after = 2 * self.plan.delay_max + self.between(0, self.plan.think_max);
+        self.soon(initiator, after, AppEvent::Commit(txn));
+    }
+
+    fn enlist(&mut self, session: usize, txn: TxnId) -> Enlisted {
+        let mut branch = self.sessions[session].config.me.clone();
+        if chance(&mut self.rng, self.plan.stale_session) {
+            self.stats.saw(Sometimes::StaleSession);
+            branch.session = paxos_commit::protocol::types::Session(
+                self.session_number(super::world::At::Session(session)),
+            );
+        }
+        let request =
+            chance(&mut self.rng, self.plan.request).then(|| Request(vec![1, 2, 3].into()));
+        if chance(&mut self.rng, self.plan.unknown_branch) {
+            self.stats.saw(Sometimes::UnknownBranch);
+        } else if request.is_none() || self.rng.bool() {
+            self.service(session, ParticipantCommand::Begin(txn));
+            if chance(&mut self.rng, self.plan.poison) {
+                self.stats.saw(Sometimes::PoisonedBranch);
+                self.service(session, ParticipantCommand::Poison(txn));
+            }
+        }
+        Enlisted {
+            branch,
+            session,
+            request,
+        }
+    }
+
+    /// The application calls a service.
+    fn service(&mut self, session: usize, command: ParticipantCommand) {
+        let life = self.sessions[session].life;
+        let after = self.delay();
+        let event = Event::Service {
+            session,
+            life,
+            command,
+        };
+        self.schedule(after, event);
+    }
+
+    fn end_work(&mut self, initiator: usize, txn: TxnId) {
+        let Some(enlisted) = self.apps[initiator].working.remove(&txn) else {
+            return;
+        };
+        let branches = enlisted.iter().map(|e| e.branch.clone());
+        if self.healing.is_none() && chance(&mut self.rng, self.plan.dropped) {
+            // It forgets the transaction. The services let go by themselves.
+            self.command(initiator, InitiatorCommand::Abandon(txn));
+            self.next_transaction(initiator);
+        } else if chance(&mut self.rng, self.plan.rollback) {
+            self.stats.saw(Sometimes::RolledBackBeforeCommit);
+            let branches = branches.collect();
+            self.command(initiator, InitiatorCommand::Rollback { txn, branches });
+            self.next_transaction(initiator);
+        } else {
+            self.commit(initiator, txn, enlisted);
+        }
+    }
+
+    fn commit(&mut self, initiator: usize, txn: TxnId, enlisted: Vec<Enlisted>) {
+        let vote_timeout = Duration::from_micros(self.plan.vote_timeout);
+        let itself =
+            enlisted.iter().all(|e| e.request.is_none()) && chance(&mut self.rng, self.plan.itself);
+        let mut by = PrepareBy::Relay;
+        if itself {
+            self.stats.saw(Sometimes::PreparedByItself);
+            by = PrepareBy::Itself;
+            self.prepare_by_themselves(initiator, txn, &enlisted, vote_timeout);
+        }
+        let branches = enlisted.into_iter().map(|e| (e.branch, e.request));
+        let command = InitiatorCommand::Commit {
+            txn,
+            branches: branches.collect(),
+            prepare: by,
+            vote_timeout,
+        };
+        self.command(initiator, command);
+    }
+
+    fn prepare_by_themselves(
+        &mut self,
+        initiator: usize,
+        txn: TxnId,
+        enlisted: &[Enlisted],
+        vote_timeout: Duration,
+    ) {
+        let roster = Roster::new(enlisted.iter().map(|e| e.branch.clone()));
+        let roster = roster.expect("distinct sessions");
+        let host = self.initiators[initiator].host.as_ref();
+        let floor = host.map_or(0, Initiator::floor);
+        for one in enlisted {
+            let prepare = Prepare {
+                id: CommitId::new(txn, &roster),
+                roster: roster.clone(),
+                request: None,
+                read_only: ReadOnly::Allowed,
+                floor,
+                vote_timeout,
+            };
+            self.service(one.session, ParticipantCommand::Prepare(prepare));
+        }
+    }
+
+    /// An operator is told something.
+    pub fn tell_operator(&mut self, to: &Peer, message: &Message) {
+        let (Peer::Operator(number), Message::Decided(Decision { id, outcome, .. })) =
+            (to, message)
+        else {
+            return;
+        };
+        let result = self.facts.tell(*id, *outcome);
+        self.check(result);
+        if self.forced.remove(number).is_some() {
+            self.stats.saw(match outcome {
+                Outcome::Commit => Sometimes::ForcedAbortFindsCommit,
+                Outcome::Abort => Sometimes::ForcedAbortAborts,
+            });
+        }
+    }
+
+    /// An operator forces an abort.
+    pub fn force_abort(&mut self) {
+        if self.known.is_empty() {
+            return;
+        }
+        // Recent ones are more interesting.
+        let recent = self.known.len().min(8);
+        let id = self.known[self.known.len() - 1 - self.rng.usize(..recent)];
+        self.stats.fault(Fault::ForcedAbort);
+        let number = self.forced.len() as u64 + self.stats.faults[&Fault::ForcedAbort];
+        self.forced.insert(number, id);
+        let replica = self.rng.usize(..self.replicas.len());
+        let to = self.replicas[replica].me.clone();
+        let event = Event::Deliver {
+            to: super::world::At::Replica(replica),
+            from: Peer::Operator(number),
+            addressed: to,
+            message: Message::ForceAbort { id },
+        };
+        self.schedule(0, event);
+    }
+}

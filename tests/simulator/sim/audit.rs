@@ -1,0 +1,94 @@
+//! The end: within a bounded time after the faults have stopped, every transaction is decided and
+//! applied, every branch released, nothing in doubt; and what was told is what was done.
+
+use paxos_commit::protocol::Participant;
+use paxos_commit::protocol::types::Outcome;
+
+use super::world::World;
+
+impl World {
+    /// What is not finished yet, if anything.
+    pub fn unfinished(&self) -> Option<String> {
+        for (index, app) in self.apps.iter().enumerate() {
+            if let Some(id) = app.open.keys().next() {
+                let count = app.open.len();
+                return Some(format!(
+                    "application {index} waits for {id} ({count} in all)"
+                ));
+            }
+            if !app.working.is_empty() {
+                return Some(format!("application {index} still works"));
+            }
+        }
+        for (index, node) in self.replicas.iter().enumerate() {
+            let host = node.host.as_ref()?;
+            if let Some(id) = host.undecided().next() {
+                return Some(format!("replica {}: {id} is undecided", index + 1));
+            }
+            if let Some(id) = host.unapplied().next() {
+                return Some(format!("replica {}: {id} is not applied", index + 1));
+            }
+        }
+        for node in &self.sessions {
+            if !node.host.as_ref().is_some_and(Participant::is_idle) {
+                return Some(format!("{} is not idle", node.me));
+            }
+        }
+        for (index, resource) in self.resources.iter().enumerate() {
+            if let Some((id, session)) = resource.prepared.iter().next() {
+                let session = session.0;
+                return Some(format!("p{index}: {id} of session {session} is prepared"));
+            }
+        }
+        None
+    }
+
+    /// Holds what was done against what was told.
+    pub fn audit(&mut self) -> Result<(), String> {
+        for (index, resource) in self.resources.iter().enumerate() {
+            for (id, _) in &resource.committed {
+                if self.facts.told(id) != Some(Outcome::Commit) {
+                    return Err(format!("p{index} committed {id}, which nobody was told"));
+                }
+                if self.rolled_back.contains(id) {
+                    return Err(format!("{id} was committed and rolled back"));
+                }
+            }
+        }
+        // Every replica that knows an outcome knows the same one.
+        let ids: Vec<_> = self.facts.instances().copied().collect();
+        for id in ids {
+            let told = self.facts.told(&id);
+            for node in &self.replicas {
+                let known = node.host.as_ref().and_then(|host| host.outcome(&id));
+                if known.is_some() && told.is_some() && known != told {
+                    return Err(format!("{} knows another outcome of {id}", node.me));
+                }
+            }
+            if let Some(what) = self.not_committed_everywhere(&id) {
+                return Err(what);
+            }
+        }
+        Ok(())
+    }
+
+    /// A commit is in every branch that prepared it.
+    fn not_committed_everywhere(
+        &self,
+        id: &paxos_commit::protocol::types::CommitId,
+    ) -> Option<String> {
+        if self.facts.told(id) != Some(Outcome::Commit) {
+            return None;
+        }
+        let prepared = self.facts.prepared(id);
+        for branch in prepared {
+            let name = branch.participant.as_str();
+            let index: usize = name[1..].parse().expect("p and a number");
+            let entry = (*id, branch.session);
+            if !self.resources[index].committed.contains(&entry) {
+                return Some(format!("{id} is committed, but not in {branch}"));
+            }
+        }
+        None
+    }
+}

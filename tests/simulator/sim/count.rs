@@ -1,0 +1,1 @@
+//! Messages, delays and forced writes of one transaction without faults.

@@ -1,0 +1,92 @@
+//! The simulator: a whole cluster in one thread and virtual time, drawn from one seed.
+//!
+//! | file | what |
+//! |---|---|
+//! | `plan` | what a run looks like, drawn from the seed |
+//! | `world` | the hosts, the event queue, the loop |
+//! | `node` | one host with its disk and timers |
+//! | `crank` | input -> step -> save -> release, for any host |
+//! | `network` | loss, duplication, delay, partitions |
+//! | `resource` | the participants' resource managers |
+//! | `app` | the applications: what they ask for and what they are told |
+//! | `chaos` | crashes, restarts, partitions, scans, forced aborts |
+//! | `audit` | the end: everything decided, applied and released |
+//! | `plant` | planted bugs, to judge the judge |
+//! | `count` | messages, delays and forced writes of one transaction |
+//!
+//! A run has two phases, as in TigerBeetle's simulator: under faults, safety is checked at every
+//! step; then the faults stop, and within a bounded virtual time everything must come to its end.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared by a test, an example and a benchmark"
+)]
+
+mod app;
+mod audit;
+mod chaos;
+pub mod count;
+mod crank;
+mod network;
+mod node;
+pub mod plan;
+pub mod plant;
+mod resource;
+pub mod stats;
+mod world;
+
+use fastrand::Rng;
+
+use plan::{Plan, Weather};
+use plant::Plant;
+use stats::Stats;
+use world::World;
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub seed: u64,
+    /// Virtual time.
+    pub at_us: u64,
+    pub what: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "seed {} at {} us: {}", self.seed, self.at_us, self.what)?;
+        write!(
+            f,
+            "\nreplay: cargo run --release --example simulate -- --replay {}",
+            self.seed
+        )
+    }
+}
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    pub trace: bool,
+    pub plant: Option<Plant>,
+}
+
+/// Runs one seed in the given weather.
+pub fn run(seed: u64, weather: Weather, options: Options) -> Result<Stats, Failure> {
+    let mut rng = Rng::with_seed(seed);
+    let plan = match weather {
+        Weather::Fair => Plan::fair(1, 2, 1_000),
+        Weather::Swarm => Plan::swarm(&mut rng),
+    };
+    run_plan(seed, rng, plan, options)
+}
+
+/// Runs one plan.
+pub fn run_plan(seed: u64, rng: Rng, plan: Plan, options: Options) -> Result<Stats, Failure> {
+    let mut world = World::new(rng, plan, options);
+    world.run().map_err(|what| Failure {
+        seed,
+        at_us: world.now,
+        what,
+    })?;
+    Ok(world.stats)
+}

@@ -1,0 +1,340 @@
+//! The world: every host, the queue of events, and the loop.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+use fastrand::Rng;
+use paxos_commit::protocol::initiator::{InitiatorConfig, InitiatorTimer};
+use paxos_commit::protocol::invariant::Facts;
+use paxos_commit::protocol::message::Message;
+use paxos_commit::protocol::participant::{
+    ParticipantCommand, ParticipantConfig, ParticipantTimer,
+};
+use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
+use paxos_commit::protocol::replica::{ReplicaConfig, ReplicaTimer};
+use paxos_commit::protocol::types::{Branch, InitiatorId, Peer, Session};
+use paxos_commit::protocol::{Initiator, Input, Participant, Replica};
+
+use super::Options;
+use super::app::{App, AppEvent};
+use super::chaos::ChaosEvent;
+use super::crank::step;
+use super::network::Network;
+use super::node::Node;
+use super::plan::{MILLISECOND, Micros, Plan, SECOND};
+use super::resource::{Operation, Resource};
+use super::stats::{Sometimes, Stats};
+
+/// How long the world may take, after the faults have stopped, to bring everything to its end.
+pub const HEALING_MAX: Micros = 180 * SECOND;
+
+/// Which host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum At {
+    Replica(usize),
+    Session(usize),
+    Initiator(usize),
+}
+
+/// What can happen.
+pub enum Event {
+    Deliver {
+        to: At,
+        from: Peer,
+        /// The peer that it was sent to; it may have restarted as somebody else.
+        addressed: Peer,
+        message: Message,
+    },
+    Link {
+        to: At,
+        life: u32,
+        peer: Peer,
+        up: bool,
+    },
+    Saved {
+        at: At,
+        life: u32,
+    },
+    ReplicaTimer(usize, u64, ReplicaTimer),
+    SessionTimer(usize, u64, ParticipantTimer),
+    InitiatorTimer(usize, u64, InitiatorTimer),
+    /// The service, or its resource manager, tells its session something.
+    Service {
+        session: usize,
+        life: u32,
+        command: ParticipantCommand,
+    },
+    Resource {
+        session: usize,
+        life: u32,
+        operation: Operation,
+    },
+    App {
+        initiator: usize,
+        life: u32,
+        event: AppEvent,
+    },
+    Chaos(ChaosEvent),
+    /// See whether it is time to stop the faults, or whether everything has come to its end.
+    Look,
+}
+
+/// Everything.
+pub struct World {
+    pub now: Micros,
+    pub rng: Rng,
+    pub plan: Plan,
+    pub options: Options,
+    pub stats: Stats,
+    pub facts: Facts,
+    pub acceptors: Acceptors,
+    pub replicas: Vec<Node<Replica>>,
+    pub sessions: Vec<Node<Participant>>,
+    pub initiators: Vec<Node<Initiator>>,
+    pub apps: Vec<App>,
+    pub resources: Vec<Resource>,
+    pub network: Network,
+    /// What is at each session number and initiator number ever drawn.
+    pub numbers: Vec<At>,
+    /// Commit ids that somebody asked to commit.
+    pub known: Vec<paxos_commit::protocol::types::CommitId>,
+    /// Prepared branches that were rolled back.
+    pub rolled_back: BTreeSet<paxos_commit::protocol::types::CommitId>,
+    /// Whether the faults have stopped, and since when.
+    pub healing: Option<Micros>,
+    /// What an operator is told, by number.
+    pub forced: BTreeMap<u64, paxos_commit::protocol::types::CommitId>,
+    queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
+    slots: Vec<Option<Event>>,
+    free: Vec<usize>,
+    scheduled: u64,
+    /// The first thing that went wrong.
+    pub broken: Option<String>,
+}
+
+impl World {
+    pub fn new(rng: Rng, plan: Plan, options: Options) -> World {
+        let ids = (1..=plan.replicas()).map(ReplicaId);
+        let acceptors = Acceptors::new(ids).expect("a plan has 2F+1 replicas");
+        let mut world = World {
+            now: 0,
+            rng,
+            options,
+            stats: Stats::default(),
+            facts: Facts::new(acceptors.clone()),
+            acceptors,
+            replicas: Vec::new(),
+            sessions: Vec::new(),
+            initiators: Vec::new(),
+            apps: Vec::new(),
+            resources: vec![Resource::default(); plan.participants],
+            network: Network::default(),
+            numbers: Vec::new(),
+            known: Vec::new(),
+            rolled_back: BTreeSet::new(),
+            healing: None,
+            forced: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            scheduled: 0,
+            broken: None,
+            plan,
+        };
+        world.populate();
+        world
+    }
+
+    /// Runs to the end. The error says what went wrong.
+    pub fn run(&mut self) -> Result<(), String> {
+        while self.broken.is_none() {
+            let Some(Reverse((at, _, slot))) = self.queue.pop() else {
+                break;
+            };
+            self.now = at;
+            self.free.push(slot);
+            let event = self.slots[slot].take().expect("scheduled once");
+            self.stats.steps += 1;
+            if self.handle(event) {
+                break;
+            }
+        }
+        match self.broken.take() {
+            Some(what) => Err(what),
+            None => self.audit(),
+        }
+    }
+
+    pub fn schedule(&mut self, after: Micros, event: Event) {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+        };
+        self.slots[slot] = Some(event);
+        self.scheduled += 1;
+        let at = self.now + after;
+        self.queue.push(Reverse((at, self.scheduled, slot)));
+    }
+
+    /// Notes the first thing that went wrong; the loop ends there.
+    pub fn check<E: std::fmt::Display>(&mut self, result: Result<(), E>) {
+        if let Err(error) = result {
+            self.broken.get_or_insert_with(|| error.to_string());
+        }
+    }
+
+    pub fn trace(&self, line: impl FnOnce() -> String) {
+        if self.options.trace {
+            println!("{:>12} {}", self.now, line());
+        }
+    }
+
+    /// A number between the two, evenly.
+    pub fn between(&mut self, min: Micros, max: Micros) -> Micros {
+        if max <= min {
+            return min;
+        }
+        self.rng.u64(min..=max)
+    }
+
+    pub fn session_number(&mut self, at: At) -> u64 {
+        self.numbers.push(at);
+        self.numbers.len() as u64 - 1
+    }
+
+    fn populate(&mut self) {
+        for index in 0..self.plan.replicas() as usize {
+            let config = self.replica_config(ReplicaId(index as u32 + 1));
+            let me = Peer::Replica(config.id);
+            let clock = self.clock();
+            self.replicas.push(Node::new(me, config, clock));
+        }
+        for index in 0..self.plan.sessions {
+            let number = self.session_number(At::Session(index));
+            let name = format!("p{}", index % self.plan.participants);
+            let me = Branch {
+                participant: name.parse().expect("a valid name"),
+                session: Session(number),
+            };
+            let config = self.participant_config(me.clone());
+            let clock = self.clock();
+            let node = Node::new(Peer::Session(me), config, clock);
+            self.sessions.push(node);
+        }
+        for index in 0..self.plan.initiators {
+            let number = self.session_number(At::Initiator(index));
+            let id = InitiatorId(number);
+            let config = InitiatorConfig::new(id, self.acceptors.clone());
+            let clock = self.clock();
+            let node = Node::new(Peer::Initiator(id), config, clock);
+            self.initiators.push(node);
+            self.apps.push(App::default());
+        }
+        let hosts: Vec<At> = self.hosts().collect();
+        for at in hosts {
+            self.start(at);
+        }
+        if self.plan.fault_every > 0 {
+            let after = self.between(0, 2 * self.plan.fault_every);
+            self.schedule(after, Event::Chaos(ChaosEvent::Fault));
+        }
+        self.schedule(10 * MILLISECOND, Event::Look);
+    }
+
+    pub fn hosts(&self) -> impl Iterator<Item = At> + use<> {
+        let replicas = (0..self.replicas.len()).map(At::Replica);
+        let sessions = (0..self.sessions.len()).map(At::Session);
+        let initiators = (0..self.initiators.len()).map(At::Initiator);
+        replicas.chain(sessions).chain(initiators)
+    }
+
+    fn clock(&mut self) -> u64 {
+        u64::from(self.rng.u32(self.plan.clock_min..=self.plan.clock_max))
+    }
+
+    fn replica_config(&self, id: ReplicaId) -> ReplicaConfig {
+        let mut config = ReplicaConfig::new(id, self.acceptors.clone());
+        config.vote_timeout_min = Duration::from_millis(100);
+        config.undecided_max = self.plan.undecided_max;
+        config
+    }
+
+    fn participant_config(&self, me: Branch) -> ParticipantConfig {
+        let mut config = ParticipantConfig::new(me, self.acceptors.clone());
+        config.work_ticks_max = 100;
+        config
+    }
+
+    /// Handles one event. Says whether the run is over.
+    fn handle(&mut self, event: Event) -> bool {
+        match event {
+            Event::Deliver {
+                to,
+                from,
+                addressed,
+                message,
+            } => self.deliver(to, from, &addressed, message),
+            Event::Link { to, life, peer, up } => self.link(to, life, peer, up),
+            Event::Saved { at, life } => self.saved(at, life),
+            Event::ReplicaTimer(index, token, timer) => {
+                if self.replicas[index].timers.get(&timer) == Some(&token) {
+                    step::<Replica>(self, index, Input::Timeout(timer));
+                }
+            }
+            Event::SessionTimer(index, token, timer) => {
+                if self.sessions[index].timers.get(&timer) == Some(&token) {
+                    step::<Participant>(self, index, Input::Timeout(timer));
+                }
+            }
+            Event::InitiatorTimer(index, token, timer) => {
+                if self.initiators[index].timers.get(&timer) == Some(&token) {
+                    if let InitiatorTimer::Hedge(_) = timer {
+                        self.stats.saw(Sometimes::SecondRelayAsked);
+                    }
+                    step::<Initiator>(self, index, Input::Timeout(timer));
+                }
+            }
+            Event::Service {
+                session,
+                life,
+                command,
+            } => {
+                if self.sessions[session].life == life {
+                    step::<Participant>(self, session, Input::Command(command));
+                }
+            }
+            Event::Resource {
+                session,
+                life,
+                operation,
+            } => self.operate(session, life, operation),
+            Event::App {
+                initiator,
+                life,
+                event,
+            } => self.act(initiator, life, event),
+            Event::Chaos(event) => self.chaos(event),
+            Event::Look => return self.look(),
+        }
+        false
+    }
+
+    fn look(&mut self) -> bool {
+        match self.healing {
+            None if self.is_all_begun() => self.heal(),
+            None => {}
+            Some(_) if self.unfinished().is_none() => return true,
+            Some(since) if self.now > since + HEALING_MAX => {
+                let what = self.unfinished().unwrap_or_default();
+                self.check(Err::<(), _>(format!("not finished in time: {what}")));
+            }
+            Some(_) => {}
+        }
+        self.schedule(50 * MILLISECOND, Event::Look);
+        false
+    }
+}
