@@ -1,0 +1,356 @@
+//! The initiator: begins transactions, asks for commit, learns the outcome by itself.
+//!
+//! It saves nothing. After a restart it is another initiator, and asks for the ids that its
+//! application kept.
+//!
+//! | file | what |
+//! |---|---|
+//! | `committing` | begin, commit, rollback, abandon; learn the outcome |
+//! | `retrying` | hedge, back off, ask again; questions |
+
+mod committing;
+mod retrying;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use super::effects::{Effects, Host, Input};
+use super::message::{Decision, Message, State, Undecided};
+use super::paxos::{Acceptors, ReplicaId};
+use super::types::{
+    Branch, CommitId, InitiatorId, Outcome, ParticipantName, Peer, REQUEST_BYTES_MAX, Request,
+    RosterError, Session, TxnId,
+};
+
+use committing::Phase;
+use retrying::{Retry, Ticking};
+
+/// What an initiator is told at start.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InitiatorConfig {
+    /// Drawn at random at start.
+    pub id: InitiatorId,
+    /// The replicas.
+    pub acceptors: Acceptors,
+    /// The generation that is open.
+    pub generation: u32,
+    /// How long to wait for a sign of a commit before the next relay is asked too.
+    pub hedge_delay: Duration,
+    /// The time between two ticks.
+    pub tick: Duration,
+    /// Ticks until an unanswered question is asked again; doubled each time.
+    pub retry_ticks: u32,
+    /// The most ticks between two such questions.
+    pub retry_ticks_max: u32,
+}
+
+impl InitiatorConfig {
+    /// The usual settings.
+    pub fn new(id: InitiatorId, acceptors: Acceptors) -> Self {
+        InitiatorConfig {
+            id,
+            acceptors,
+            generation: 1,
+            hedge_delay: Duration::from_millis(5),
+            tick: Duration::from_millis(50),
+            retry_ticks: 2,
+            retry_ticks_max: 20,
+        }
+    }
+}
+
+/// The timers of an initiator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InitiatorTimer {
+    /// Every [`InitiatorConfig::tick`], while something is open.
+    Tick,
+    /// The relay of this commit has not been heard of.
+    Hedge(CommitId),
+}
+
+/// What an application asks of its initiator.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InitiatorCommand {
+    /// Begin a transaction; answered with [`InitiatorNotice::Begun`].
+    Begin,
+    /// Commit with these branches.
+    Commit {
+        /// The transaction.
+        txn: TxnId,
+        /// The branches, each with the request that travels inside its `Prepare`, if any.
+        branches: Vec<(Branch, Option<Request>)>,
+        /// How the branches come to prepare.
+        prepare: PrepareBy,
+        /// How long replicas wait for votes before they start a ballot.
+        vote_timeout: Duration,
+    },
+    /// Commit will not be asked for: these branches may let go.
+    Rollback {
+        /// The transaction.
+        txn: TxnId,
+        /// The sessions that work under it.
+        branches: Vec<Branch>,
+    },
+    /// Stop waiting for this transaction; its outcome stays open here. The floor may pass it.
+    Abandon(TxnId),
+    /// What came of this one? Asks until it is known or [`Abandon`](Self::Abandon)ed.
+    Ask(CommitId),
+    /// What do the replicas know of this one?
+    Inquire(TxnId),
+    /// Which sessions of this participant are connected?
+    Resolve(ParticipantName),
+    /// Hedge after this long from now on; the shell adapts it to what it measures.
+    HedgeAfter(Duration),
+}
+
+/// How the branches of a transaction come to prepare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PrepareBy {
+    /// A replica sends `Prepare` to each.
+    Relay,
+    /// Each prepares as the last step of its own work; they were given the roster with it.
+    Itself,
+}
+
+/// What an initiator tells its application.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InitiatorNotice {
+    /// A transaction has begun.
+    Begun(TxnId),
+    /// No transaction can begin: the sequence is used up. Start with a newly drawn
+    /// [`InitiatorId`].
+    SequenceExhausted,
+    /// Commit was asked for under this id; keep it to ask for the outcome later.
+    Asked(CommitId),
+    /// Commit cannot be asked for; nothing was sent.
+    Refused {
+        /// The transaction.
+        txn: TxnId,
+        /// Why.
+        error: CommitError,
+    },
+    /// The outcome.
+    Outcome {
+        /// The instance.
+        id: CommitId,
+        /// What was chosen.
+        outcome: Outcome,
+    },
+    /// No outcome yet, as one replica sees it.
+    Undecided {
+        /// The replica that says so.
+        replica: ReplicaId,
+        /// Why.
+        undecided: Undecided,
+    },
+    /// A replica's knowledge of a transaction.
+    Status {
+        /// The replica.
+        replica: ReplicaId,
+        /// The transaction.
+        txn: TxnId,
+        /// Its instances, none if it is unknown there.
+        instances: Vec<(CommitId, State)>,
+    },
+    /// The sessions of a participant that are connected to a replica.
+    Resolved {
+        /// The replica.
+        replica: ReplicaId,
+        /// The participant.
+        participant: ParticipantName,
+        /// Its sessions.
+        sessions: Vec<Session>,
+    },
+}
+
+/// Why commit cannot be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The branches make no roster.
+    #[error("{0}")]
+    Roster(String),
+    /// The transaction was not begun here, or was ended before.
+    #[error("transaction {0} is not open at this initiator: it was never begun or has ended")]
+    NotOpen(TxnId),
+    /// A request is too long.
+    #[error("a request has at most {max} bytes, got {got}", max = REQUEST_BYTES_MAX)]
+    RequestTooLong {
+        /// Its length.
+        got: usize,
+    },
+    /// Requests travel inside a `Prepare`, and nobody sends one when branches prepare by
+    /// themselves.
+    #[error("a branch that prepares by itself can be given no request at commit")]
+    RequestWithoutRelay,
+}
+
+impl From<RosterError> for CommitError {
+    fn from(error: RosterError) -> Self {
+        CommitError::Roster(error.to_string())
+    }
+}
+
+/// An initiator. See the [module](self).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Initiator {
+    config: InitiatorConfig,
+    /// The next sequence number; `None` when they are used up.
+    next: Option<u32>,
+    /// The transactions begun and not ended, by sequence number.
+    open: BTreeMap<u32, Phase>,
+    /// Questions about any transaction.
+    questions: BTreeMap<CommitId, Retry>,
+    /// The position of the replica that is asked first.
+    relay: usize,
+    ticking: Ticking,
+}
+
+impl Host for Initiator {
+    type Config = InitiatorConfig;
+    type Record = Infallible;
+    type Timer = InitiatorTimer;
+    type Command = InitiatorCommand;
+    type Notice = InitiatorNotice;
+
+    fn recover(
+        config: InitiatorConfig,
+        saved: impl IntoIterator<Item = Infallible>,
+        _out: &mut Effects<Self>,
+    ) -> Self {
+        if let Some(record) = saved.into_iter().next() {
+            match record {}
+        }
+        Initiator {
+            config,
+            next: Some(0),
+            open: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            relay: 0,
+            ticking: Ticking::No,
+        }
+    }
+
+    fn step(&mut self, input: Input<Self>, out: &mut Effects<Self>) {
+        match input {
+            Input::Message {
+                from: Peer::Replica(replica),
+                message,
+            } if self.config.acceptors.contains(replica) => self.on_message(replica, message, out),
+            Input::Message { .. } => {}
+            Input::Connected(peer) => self.on_connected(&peer, out),
+            Input::Disconnected(peer) => self.on_disconnected(&peer, out),
+            Input::Timeout(InitiatorTimer::Tick) => self.on_tick(out),
+            Input::Timeout(InitiatorTimer::Hedge(id)) => self.on_hedge(id, out),
+            Input::Command(command) => self.on_command(command, out),
+        }
+    }
+}
+
+impl Initiator {
+    /// The lowest sequence number that this initiator still cares about. It travels with every
+    /// `Prepare`, and with a roster that is handed to branches that prepare by themselves.
+    pub fn floor(&self) -> u32 {
+        let oldest = self.open.keys().next().copied();
+        oldest.or(self.next).unwrap_or(u32::MAX)
+    }
+
+    fn on_command(&mut self, command: InitiatorCommand, out: &mut Effects<Self>) {
+        match command {
+            InitiatorCommand::Begin => self.begin(out),
+            InitiatorCommand::Commit {
+                txn,
+                branches,
+                prepare,
+                vote_timeout,
+            } => match self.commit(txn, branches, prepare, vote_timeout, out) {
+                Ok(id) => out.notify.push(InitiatorNotice::Asked(id)),
+                Err(error) => out.notify.push(InitiatorNotice::Refused { txn, error }),
+            },
+            InitiatorCommand::Rollback { txn, branches } => self.rollback(txn, branches, out),
+            InitiatorCommand::Abandon(txn) => self.abandon(txn, out),
+            InitiatorCommand::Ask(id) => {
+                let retry = Retry::new(&self.config);
+                self.questions.insert(id, retry);
+                self.ask(id, out);
+                self.tick_while_open(out);
+            }
+            InitiatorCommand::Inquire(txn) => self.send_to_all(&Message::Inquire { txn }, out),
+            InitiatorCommand::Resolve(participant) => {
+                self.send_to_all(&Message::Resolve { participant }, out);
+            }
+            InitiatorCommand::HedgeAfter(delay) => self.config.hedge_delay = delay,
+        }
+    }
+
+    fn on_message(&mut self, from: ReplicaId, message: Message, out: &mut Effects<Self>) {
+        match message {
+            Message::Phase2b {
+                id,
+                ballot,
+                outcome,
+            } => self.on_phase2b(from, id, ballot, outcome, out),
+            Message::Decided(Decision { id, outcome, .. }) => self.on_outcome(id, outcome, out),
+            Message::Undecided(undecided) => {
+                if self.is_asked(&undecided.id) {
+                    out.notify.push(InitiatorNotice::Undecided {
+                        replica: from,
+                        undecided,
+                    });
+                }
+            }
+            Message::Status { txn, instances } => out.notify.push(InitiatorNotice::Status {
+                replica: from,
+                txn,
+                instances,
+            }),
+            Message::Resolved {
+                participant,
+                sessions,
+            } => out.notify.push(InitiatorNotice::Resolved {
+                replica: from,
+                participant,
+                sessions,
+            }),
+            Message::Busy { id } => self.on_busy(id, out),
+            Message::BeginCommit(_)
+            | Message::Rollback { .. }
+            | Message::Ask(_)
+            | Message::Inquire { .. }
+            | Message::Resolve { .. }
+            | Message::ForceAbort { .. }
+            | Message::Prepare(_)
+            | Message::LetGo { .. }
+            | Message::Vote(_)
+            | Message::Applied { .. }
+            | Message::Phase1a { .. }
+            | Message::Phase1b { .. }
+            | Message::Phase2a { .. }
+            | Message::Nack { .. }
+            | Message::Finish { .. } => {}
+        }
+    }
+
+    fn is_mine(&self, txn: TxnId) -> bool {
+        txn.initiator == self.config.id
+    }
+
+    fn is_asked(&self, id: &CommitId) -> bool {
+        let open = self.is_mine(id.txn) && self.open.contains_key(&id.txn.sequence);
+        open || self.questions.contains_key(id)
+    }
+
+    fn replica(&self, index: usize) -> Peer {
+        let replica = self.config.acceptors.iter().nth(index);
+        Peer::Replica(replica.expect("the index is kept below the number of replicas"))
+    }
+
+    fn send_to_all(&self, message: &Message, out: &mut Effects<Self>) {
+        for replica in self.config.acceptors.iter() {
+            out.send(Peer::Replica(replica), message.clone());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What is asked again: the hedge, the tick, busy relays, lost connections; and questions.
+
+use std::time::Duration;
+
+use crate::protocol::effects::{Effects, TimerOp};
+use crate::protocol::message::{Message, Question, Voter};
+use crate::protocol::types::{CommitId, Peer};
+
+use super::committing::{Committing, Phase};
+use super::{Initiator, InitiatorConfig, InitiatorTimer, PrepareBy};
+
+/// Counts ticks down to the next try, twice as many each time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Retry {
+    pub(super) patience: u32,
+    attempts: u32,
+}
+
+/// Whether the tick is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ticking {
+    Yes,
+    No,
+}
+
+impl Initiator {
+    /// The relay has too much to do: back off. The next tick that is due asks another one.
+    pub(super) fn on_busy(&mut self, id: CommitId, out: &mut Effects<Self>) {
+        let config = self.config.clone();
+        if let Some(committing) = self.committing(id) {
+            committing.retry.back_off(&config);
+            out.timers.push(TimerOp::Cancel(InitiatorTimer::Hedge(id)));
+        }
+        if let Some(retry) = self.questions.get_mut(&id) {
+            retry.back_off(&config);
+        }
+    }
+
+    /// Nothing was heard within the hedge delay: ask the next replica too, and ask it first from
+    /// now on.
+    pub(super) fn on_hedge(&mut self, id: CommitId, out: &mut Effects<Self>) {
+        let replicas = self.config.acceptors.len();
+        let Some(committing) = self.committing(id) else {
+            return;
+        };
+        let asked = committing.relay;
+        committing.relay = (asked + 1) % replicas;
+        let (relay, begin) = (committing.relay, committing.begin.clone());
+        if self.relay == asked {
+            self.relay = relay;
+        }
+        out.send(self.replica(relay), Message::BeginCommit(begin));
+    }
+
+    /// A relay that went away is not waited for.
+    pub(super) fn on_disconnected(&mut self, peer: &Peer, out: &mut Effects<Self>) {
+        let hedges: Vec<CommitId> = self
+            .open
+            .values()
+            .filter_map(|phase| match phase {
+                Phase::Committing(committing)
+                    if committing.prepare == PrepareBy::Relay
+                        && self.replica(committing.relay) == *peer =>
+                {
+                    Some(committing.begin.id)
+                }
+                Phase::Begun | Phase::Committing(_) => None,
+            })
+            .collect();
+        for id in hedges {
+            self.on_hedge(id, out);
+        }
+        if self.replica(self.relay) == *peer {
+            self.relay = (self.relay + 1) % self.config.acceptors.len();
+        }
+    }
+
+    /// What was sent on an earlier connection may be lost: ask again at the next tick.
+    pub(super) fn on_connected(&mut self, peer: &Peer, out: &mut Effects<Self>) {
+        let Peer::Replica(_) = peer else {
+            return;
+        };
+        for phase in self.open.values_mut() {
+            match phase {
+                Phase::Committing(committing) => committing.retry.patience = 1,
+                Phase::Begun => {}
+            }
+        }
+        for retry in self.questions.values_mut() {
+            retry.patience = 1;
+        }
+        self.tick_while_open(out);
+    }
+
+    pub(super) fn on_tick(&mut self, out: &mut Effects<Self>) {
+        self.ticking = Ticking::No;
+        let config = self.config.clone();
+        let mut due = Vec::new();
+        for phase in self.open.values_mut() {
+            match phase {
+                Phase::Committing(committing) => {
+                    if committing.retry.is_due(&config) {
+                        committing.relay = (committing.relay + 1) % config.acceptors.len();
+                        due.push((**committing).clone());
+                    }
+                }
+                Phase::Begun => {}
+            }
+        }
+        for committing in due {
+            self.try_again(committing, out);
+        }
+        let questions = self.questions.iter_mut();
+        let asks: Vec<CommitId> = questions
+            .filter_map(|(id, retry)| retry.is_due(&config).then_some(*id))
+            .collect();
+        for id in asks {
+            self.ask(id, out);
+        }
+        self.tick_while_open(out);
+    }
+
+    /// A relay that is asked again answers with what it has accepted, and prepares the branches
+    /// whose vote it lacks. Without a relay, the question is what makes the replicas answer.
+    fn try_again(&self, committing: Committing, out: &mut Effects<Self>) {
+        let id = committing.begin.id;
+        match committing.prepare {
+            PrepareBy::Relay => {
+                let relay = self.replica(committing.relay);
+                out.send(relay, Message::BeginCommit(committing.begin));
+            }
+            PrepareBy::Itself => {
+                self.send_question(id, committing.begin.vote_timeout, out);
+            }
+        }
+    }
+
+    pub(super) fn ask(&self, id: CommitId, out: &mut Effects<Self>) {
+        self.send_question(id, Duration::ZERO, out);
+    }
+
+    fn send_question(&self, id: CommitId, vote_timeout: Duration, out: &mut Effects<Self>) {
+        let question = Question {
+            id,
+            branch: None,
+            voter: Voter::Unknown,
+            vote_timeout,
+        };
+        self.send_to_all(&Message::Ask(question), out);
+    }
+
+    pub(super) fn tick_while_open(&mut self, out: &mut Effects<Self>) {
+        let committing = |phase: &Phase| matches!(phase, Phase::Committing(_));
+        let open = self.open.values().any(committing) || !self.questions.is_empty();
+        if open && self.ticking == Ticking::No {
+            self.ticking = Ticking::Yes;
+            out.set(InitiatorTimer::Tick, self.config.tick);
+        }
+    }
+}
+
+impl Retry {
+    pub(super) fn new(config: &InitiatorConfig) -> Self {
+        Retry {
+            patience: config.retry_ticks.max(1),
+            attempts: 0,
+        }
+    }
+
+    fn back_off(&mut self, config: &InitiatorConfig) {
+        self.attempts = self.attempts.saturating_add(1);
+        let ticks = config
+            .retry_ticks
+            .saturating_mul(1 << self.attempts.min(16));
+        self.patience = ticks.min(config.retry_ticks_max).max(1);
+    }
+
+    /// Counts one tick. When it is time, sets the next.
+    fn is_due(&mut self, config: &InitiatorConfig) -> bool {
+        self.patience = self.patience.saturating_sub(1);
+        if self.patience == 0 {
+            self.back_off(config);
+            return true;
+        }
+        false
+    }
+}
