@@ -14,7 +14,7 @@ use paxos_commit::protocol::participant::{
 use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
 use paxos_commit::protocol::replica::{ReplicaConfig, ReplicaTimer};
 use paxos_commit::protocol::types::{Branch, InitiatorId, Peer, Session};
-use paxos_commit::protocol::{Initiator, Input, Participant, Replica};
+use paxos_commit::protocol::{Effects, Host, Initiator, Input, Participant, Replica};
 
 use super::Options;
 use super::app::{App, AppEvent};
@@ -23,6 +23,7 @@ use super::crank::step;
 use super::network::Network;
 use super::node::Node;
 use super::plan::{MILLISECOND, Micros, Plan, SECOND};
+use super::plant::Plant;
 use super::resource::{Operation, Resource};
 use super::stats::{Sometimes, Stats};
 
@@ -287,6 +288,7 @@ impl World {
             }
             Event::SessionTimer(index, token, timer) => {
                 if self.sessions[index].timers.get(&timer) == Some(&token) {
+                    self.maybe_forget(index);
                     step::<Participant>(self, index, Input::Timeout(timer));
                 }
             }
@@ -321,6 +323,15 @@ impl World {
             Event::Look => return self.look(),
         }
         false
+    }
+
+    /// The planted session that forgets: its memory is gone, its name is not.
+    fn maybe_forget(&mut self, index: usize) {
+        if self.options.plant == Some(Plant::SessionForgets) && self.rng.u32(..20) == 0 {
+            let config = self.sessions[index].config.clone();
+            let blank = Participant::recover(config, [], &mut Effects::default());
+            self.sessions[index].host = Some(blank);
+        }
     }
 
     fn look(&mut self) -> bool {
