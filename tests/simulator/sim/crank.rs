@@ -41,6 +41,11 @@ impl Kind for Replica {
     fn durable(world: &mut World, index: usize, record: &Record) {
         let result = world.facts.durable(ReplicaId(index as u32 + 1), record);
         world.check(result);
+        if let Record::Finished { id, .. } = record
+            && !world.plan.has_crashes()
+        {
+            world.forget_finished(*id);
+        }
     }
     fn load(world: &World, index: usize, records: Vec<Record>) -> Vec<Record> {
         match world.options.plant {
@@ -103,7 +108,7 @@ pub fn step<H: Kind>(world: &mut World, index: usize, input: Input<H>) {
     let Some(host) = &mut node.host else {
         return;
     };
-    let mut effects = Effects::default();
+    let mut effects = node.spare.pop().unwrap_or_default();
     host.step(input, &mut effects);
     if world.plan.crash_in_step > 0.0 && chance(&mut world.rng, world.plan.crash_in_step) {
         // It dies between the step and the save.
@@ -115,7 +120,7 @@ pub fn step<H: Kind>(world: &mut World, index: usize, input: Input<H>) {
 
 /// Sets timers at once; saves; releases when everything up to here is durable.
 fn take<H: Kind>(world: &mut World, index: usize, mut effects: Effects<H>) {
-    for op in std::mem::take(&mut effects.timers) {
+    for op in effects.timers.drain(..) {
         set_timer::<H>(world, index, op);
     }
     if world.options.plant == Some(Plant::SendBeforeSave) {
@@ -179,31 +184,38 @@ pub fn finish_save<H: Kind>(world: &mut World, index: usize, life: u32) {
         return;
     }
     let node = H::node(world, index);
-    let saved = std::mem::take(&mut node.saving);
-    for mut effects in saved {
-        for record in std::mem::take(&mut effects.save) {
+    let mut saved = std::mem::take(&mut node.saving);
+    for mut effects in saved.drain(..) {
+        for record in effects.save.drain(..) {
             H::durable(world, index, &record);
-            H::node(world, index).durable.push(record);
+            // A disk that is never read again need not be kept.
+            if world.plan.has_crashes() {
+                H::node(world, index).durable.push(record);
+            }
         }
         release::<H>(world, index, effects);
     }
     let node = H::node(world, index);
+    if node.life == life && node.saving.is_empty() {
+        node.saving = saved;
+    }
     if node.life == life && !node.waiting.is_empty() {
         begin_save::<H>(world, index);
     }
 }
 
-fn release<H: Kind>(world: &mut World, index: usize, effects: Effects<H>) {
+fn release<H: Kind>(world: &mut World, index: usize, mut effects: Effects<H>) {
     let at = H::at(index);
-    for (to, message) in effects.send {
+    for (to, message) in effects.send.drain(..) {
         let me = H::node(world, index).me.clone();
         let result = world.facts.sent(&me, &message);
         world.check(result);
         world.send(at, me, to, message);
     }
-    for notice in effects.notify {
+    for notice in effects.notify.drain(..) {
         H::notice(world, index, notice);
     }
+    H::node(world, index).spare.push(effects);
 }
 
 impl World {

@@ -23,7 +23,7 @@ pub struct Network {
 impl World {
     /// A message leaves.
     pub fn send(&mut self, at: At, from: Peer, to: Peer, message: Message) {
-        *self.stats.messages.entry(kind(&message)).or_default() += 1;
+        self.stats.count(&message);
         self.observe_sent(&to, &message);
         let Some(target) = self.locate(&to) else {
             self.tell_operator(&to, &message);
@@ -169,32 +169,5 @@ fn change<H: paxos_commit::protocol::Host>(peer: Peer, up: bool) -> Input<H> {
         Input::Connected(peer)
     } else {
         Input::Disconnected(peer)
-    }
-}
-
-/// The name of a message, as it is counted.
-pub fn kind(message: &Message) -> &'static str {
-    match message {
-        Message::BeginCommit(_) => "BeginCommit",
-        Message::Rollback { .. } => "Rollback",
-        Message::Ask(_) => "Ask",
-        Message::Inquire { .. } => "Inquire",
-        Message::Resolve { .. } => "Resolve",
-        Message::ForceAbort { .. } => "ForceAbort",
-        Message::Prepare(_) => "Prepare",
-        Message::LetGo { .. } => "LetGo",
-        Message::Vote(_) => "Vote",
-        Message::Applied { .. } => "Applied",
-        Message::Phase1a { .. } => "Phase1a",
-        Message::Phase1b { .. } => "Phase1b",
-        Message::Phase2a { .. } => "Phase2a",
-        Message::Phase2b { .. } => "Phase2b",
-        Message::Nack { .. } => "Nack",
-        Message::Decided(_) => "Decided",
-        Message::Finish { .. } => "Finish",
-        Message::Undecided(_) => "Undecided",
-        Message::Status { .. } => "Status",
-        Message::Resolved { .. } => "Resolved",
-        Message::Busy { .. } => "Busy",
     }
 }

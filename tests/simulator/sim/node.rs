@@ -25,6 +25,8 @@ pub struct Node<H: Host> {
     pub timers: BTreeMap<H::Timer, u64>,
     /// Percentage of true time at which its clock runs.
     pub clock: u64,
+    /// Empty effects whose memory is used again.
+    pub spare: Vec<Effects<H>>,
 }
 
 impl<H: Host> Node<H> {
@@ -39,6 +41,7 @@ impl<H: Host> Node<H> {
             waiting: Vec::new(),
             timers: BTreeMap::new(),
             clock,
+            spare: Vec::new(),
         }
     }
 

@@ -190,6 +190,11 @@ impl Plan {
         }
     }
 
+    /// Whether a process may die in this run.
+    pub fn has_crashes(&self) -> bool {
+        self.fault_every > 0 || self.crash_in_step > 0.0 || self.failed_sync > 0.0
+    }
+
     pub fn replicas(&self) -> u32 {
         2 * self.f + 1
     }

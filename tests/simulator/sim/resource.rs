@@ -2,7 +2,7 @@
 //! sessions as a database server does; an operation under way when its session dies may still
 //! happen, or not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use paxos_commit::protocol::participant::{InDoubt, Owner, ParticipantCommand, ParticipantNotice};
 use paxos_commit::protocol::types::{
@@ -20,8 +20,17 @@ pub struct Resource {
     pub prepared: BTreeSet<(CommitId, Session)>,
     /// Branches that were committed: the markers by which a second commit is recognised.
     pub committed: BTreeSet<(CommitId, Session)>,
-    /// What each ReadOnly branch answered; it has nothing to commit.
-    pub rolled_back: BTreeMap<(CommitId, Session), ()>,
+}
+
+impl Resource {
+    /// Nothing will be heard of the transaction any more.
+    pub fn forget(&mut self, id: &CommitId) {
+        let of_id = (*id, Session(0))..=(*id, Session(u64::MAX));
+        let entries: Vec<_> = self.committed.range(of_id).copied().collect();
+        for entry in entries {
+            self.committed.remove(&entry);
+        }
+    }
 }
 
 /// What a resource manager is asked to do.

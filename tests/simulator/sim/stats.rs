@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use paxos_commit::protocol::message::Message;
+
 /// Things that must happen in some run, or the simulator does not test what it claims to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sometimes {
@@ -118,7 +120,8 @@ impl Fault {
 pub struct Stats {
     pub transactions: u64,
     pub steps: u64,
-    pub messages: BTreeMap<&'static str, u64>,
+    /// Messages by kind, in the order of [`KINDS`].
+    pub messages: [u64; KINDS.len()],
     pub saves: u64,
     pub faults: BTreeMap<Fault, u64>,
     pub sometimes: BTreeMap<Sometimes, u64>,
@@ -127,7 +130,68 @@ pub struct Stats {
     pub outcomes: u64,
 }
 
+/// The kinds of messages.
+pub const KINDS: [&str; 21] = [
+    "BeginCommit",
+    "Rollback",
+    "Ask",
+    "Inquire",
+    "Resolve",
+    "ForceAbort",
+    "Prepare",
+    "LetGo",
+    "Vote",
+    "Applied",
+    "Phase1a",
+    "Phase1b",
+    "Phase2a",
+    "Phase2b",
+    "Nack",
+    "Decided",
+    "Finish",
+    "Undecided",
+    "Status",
+    "Resolved",
+    "Busy",
+];
+
+fn kind(message: &Message) -> usize {
+    match message {
+        Message::BeginCommit(_) => 0,
+        Message::Rollback { .. } => 1,
+        Message::Ask(_) => 2,
+        Message::Inquire { .. } => 3,
+        Message::Resolve { .. } => 4,
+        Message::ForceAbort { .. } => 5,
+        Message::Prepare(_) => 6,
+        Message::LetGo { .. } => 7,
+        Message::Vote(_) => 8,
+        Message::Applied { .. } => 9,
+        Message::Phase1a { .. } => 10,
+        Message::Phase1b { .. } => 11,
+        Message::Phase2a { .. } => 12,
+        Message::Phase2b { .. } => 13,
+        Message::Nack { .. } => 14,
+        Message::Decided(_) => 15,
+        Message::Finish { .. } => 16,
+        Message::Undecided(_) => 17,
+        Message::Status { .. } => 18,
+        Message::Resolved { .. } => 19,
+        Message::Busy { .. } => 20,
+    }
+}
+
 impl Stats {
+    pub fn count(&mut self, message: &Message) {
+        self.messages[kind(message)] += 1;
+    }
+
+    /// How many messages of this kind were sent.
+    pub fn messages_of(&self, name: &str) -> u64 {
+        let index = KINDS.iter().position(|kind| *kind == name);
+        index.map_or(0, |index| self.messages[index])
+    }
+
     pub fn fault(&mut self, fault: Fault) {
         *self.faults.entry(fault).or_default() += 1;
     }
@@ -142,8 +206,8 @@ impl Stats {
         self.saves += other.saves;
         self.latency_us += other.latency_us;
         self.outcomes += other.outcomes;
-        for (kind, count) in &other.messages {
-            *self.messages.entry(kind).or_default() += count;
+        for (count, more) in self.messages.iter_mut().zip(other.messages) {
+            *count += more;
         }
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
@@ -171,11 +235,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "transactions {:>12}", self.transactions)?;
         writeln!(f, "steps        {:>12}", self.steps)?;
-        writeln!(
-            f,
-            "messages     {:>12}",
-            self.messages.values().sum::<u64>()
-        )?;
+        writeln!(f, "messages     {:>12}", self.messages.iter().sum::<u64>())?;
         writeln!(f, "saves        {:>12}", self.saves)?;
         writeln!(f, "faults injected")?;
         for (fault, count) in &self.faults {

@@ -13,7 +13,7 @@ use paxos_commit::protocol::participant::{
 };
 use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
 use paxos_commit::protocol::replica::{ReplicaConfig, ReplicaTimer};
-use paxos_commit::protocol::types::{Branch, InitiatorId, Peer, Session};
+use paxos_commit::protocol::types::{Branch, CommitId, InitiatorId, Peer, Session};
 use paxos_commit::protocol::{Effects, Host, Initiator, Input, Participant, Replica};
 
 use super::Options;
@@ -99,17 +99,19 @@ pub struct World {
     /// What is at each session number and initiator number ever drawn.
     pub numbers: Vec<At>,
     /// Commit ids that somebody asked to commit.
-    pub known: Vec<paxos_commit::protocol::types::CommitId>,
+    pub known: Vec<CommitId>,
     /// Prepared branches that were rolled back.
-    pub rolled_back: BTreeSet<paxos_commit::protocol::types::CommitId>,
+    pub rolled_back: BTreeSet<CommitId>,
     /// Whether the faults have stopped, and since when.
     pub healing: Option<Micros>,
     /// What an operator is told, by number.
-    pub forced: BTreeMap<u64, paxos_commit::protocol::types::CommitId>,
+    pub forced: BTreeMap<u64, CommitId>,
     queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
     slots: Vec<Option<Event>>,
     free: Vec<usize>,
     scheduled: u64,
+    /// How many replicas have finished a transaction, where that is counted.
+    finished: BTreeMap<CommitId, usize>,
     /// The first thing that went wrong.
     pub broken: Option<String>,
 }
@@ -140,6 +142,7 @@ impl World {
             slots: Vec::new(),
             free: Vec::new(),
             scheduled: 0,
+            finished: BTreeMap::new(),
             broken: None,
             plan,
         };
@@ -323,6 +326,21 @@ impl World {
             Event::Look => return self.look(),
         }
         false
+    }
+
+    /// Without crashes nothing is heard of a transaction any more once all replicas have finished
+    /// it: all its branches have applied it. So a long run needs no more memory than a short one.
+    pub fn forget_finished(&mut self, id: CommitId) {
+        let replicas = self.replicas.len();
+        let finished = self.finished.entry(id).or_insert(0);
+        *finished += 1;
+        if *finished == replicas {
+            self.finished.remove(&id);
+            self.facts.forget(&id);
+            for resource in &mut self.resources {
+                resource.forget(&id);
+            }
+        }
     }
 
     /// The planted session that forgets: its memory is gone, its name is not.
