@@ -11,7 +11,8 @@
 //! counter-example: a replica promises ballot 1; before the promise is on disk a duplicate of the
 //! request arrives and is answered at once, since nothing changed. It crashes, forgets, accepts
 //! Commit at ballot 0, and the leader of ballot 1, which counted that promise, chooses Abort.)
-//! Steps go on while a save is under way, and saves may be merged.
+//! Steps go on while a save is under way, and saves may be merged. A step that saves but sends and
+//! notifies nothing may be saved late, with the next one that does: nobody has been told anything.
 
 use std::fmt::Debug;
 use std::hash::Hash;

@@ -6,6 +6,7 @@
 
 mod sim;
 
+use sim::count::{By, count};
 use sim::plan::Weather;
 use sim::plant::Plant;
 use sim::stats::{Sometimes, Stats};
@@ -182,4 +183,73 @@ fn finds_the_union_rule_left_out() {
         !sound.never_seen().contains(&name),
         "500 seeds suffice to see it"
     );
+}
+
+/// Gray & Lamport, section 3.2 and 5: two-phase commit with separate processes takes 4 message
+/// delays, 3N-1 messages, and two forced writes in sequence, N+1 in all.
+///
+/// Counted here, with its differences: F = 0. The initiator is a process of its own, so it sends
+/// one message to the coordinator where the first resource manager's vote does that in the paper,
+/// N-1 becomes N prepares and votes; and it is a learner, so it gets a report. 3N-1 of the paper
+/// (1 begin, N-1 prepares, N-1 votes, N reports) become 3N+2: one more of each kind.
+#[test]
+fn f_0_takes_what_two_phase_commit_takes() {
+    for n in [1, 2, 5, 8] {
+        let counted = count(0, n as usize, By::Relay);
+        println!("{counted:?}");
+        let paper = 3 * n - 1;
+        assert_eq!(counted.messages(), paper + 3);
+        assert_eq!((counted.delays, counted.writes_in_sequence), (4, 2));
+        assert_eq!(counted.writes, n + 1);
+    }
+}
+
+/// Gray & Lamport, section 4 and 5: Faster Paxos Commit takes 4 message delays and
+/// N(2F+3)-1 messages, with F+1 acceptors in the normal case.
+///
+/// Counted here: all 2F+1 replicas take part, so that no failure of F of them costs anything, and
+/// the initiator is a learner of its own. With R replicas the paper's count is
+/// (N-1) prepares + N R votes + N R reports; ours adds 1 begin, 1 prepare (the initiator is no
+/// resource manager) and R reports to the initiator. After the outcome, N R `Applied` let the
+/// replicas forget; the paper has no such messages.
+#[test]
+fn paxos_commit_takes_what_the_paper_says() {
+    for f in 0..=3 {
+        for n in [1, 2, 5, 8] {
+            let counted = count(f as u32, n as usize, By::Relay);
+            println!("{counted:?}");
+            let formula = |acceptors: u64| (n - 1) + 2 * n * acceptors;
+            assert_eq!(formula(f + 1), n * (2 * f + 3) - 1, "the paper's own sum");
+            let replicas = 2 * f + 1;
+            assert_eq!(counted.messages(), formula(replicas) + 1 + 1 + replicas);
+            assert_eq!((counted.begin, counted.prepare), (1, n));
+            assert_eq!(counted.vote, n * replicas);
+            assert_eq!(counted.report, (n + 1) * replicas);
+            assert_eq!(counted.applied, n * replicas);
+            assert_eq!(counted.other, 0);
+            assert_eq!((counted.delays, counted.writes_in_sequence), (4, 2));
+        }
+    }
+}
+
+/// Without a relay the branches prepare as the last step of their own work: one delay less, and
+/// neither a begin nor a prepare.
+#[test]
+fn prepared_by_themselves_takes_one_delay_less() {
+    for f in 0..=2 {
+        let counted = count(f as u32, 2, By::Itself);
+        assert_eq!((counted.delays, counted.writes_in_sequence), (3, 2));
+        assert_eq!((counted.begin, counted.prepare), (0, 0));
+        assert_eq!(counted.messages(), (2 + 3) * (2 * f + 1));
+    }
+}
+
+/// Latency is that of the slowest of the parallel steps, not their sum: it does not grow with the
+/// branches or the replicas.
+#[test]
+fn delays_do_not_grow_with_branches_and_replicas() {
+    for (f, n) in [(0, 1), (1, 2), (2, 8), (3, 32)] {
+        let counted = count(f, n, By::Relay);
+        assert_eq!((counted.delays, counted.writes_in_sequence), (4, 2));
+    }
 }

@@ -133,6 +133,10 @@ impl World {
         let Some(asked) = self.apps[initiator].open.remove(&id) else {
             return;
         };
+        if self.stats.outcomes == 0 {
+            let stats = &mut self.stats;
+            stats.writes_before_outcome = stats.prepares + stats.saves_done;
+        }
         self.stats.outcomes += 1;
         self.stats.latency_us += self.now - asked;
         match outcome {
@@ -153,7 +157,7 @@ impl World {
     /// Has work done in a few branches.
     fn work(&mut self, initiator: usize, txn: TxnId) {
         let most = self.plan.branches_max.min(self.sessions.len());
-        let fair = self.plan.fault_every == 0 && self.plan.branches_max == self.sessions.len();
+        let fair = self.plan.is_fair();
         let count = if fair { most } else { self.rng.usize(1..=most) };
         let mut sessions: Vec<usize> = (0..self.sessions.len()).collect();
         if !fair {
@@ -298,11 +302,10 @@ impl World {
         let number = self.forced.len() as u64 + self.stats.faults[&Fault::ForcedAbort];
         self.forced.insert(number, id);
         let replica = self.rng.usize(..self.replicas.len());
-        let to = self.replicas[replica].me.clone();
         let event = Event::Deliver {
             to: super::world::At::Replica(replica),
+            life: 0,
             from: Peer::Operator(number),
-            addressed: to,
             message: Message::ForceAbort { id },
         };
         self.schedule(0, event);

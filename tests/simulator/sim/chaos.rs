@@ -249,7 +249,7 @@ impl World {
 
     /// Counts what must happen sometimes, as messages show it.
     pub fn observe_sent(&mut self, to: &Peer, message: &Message) {
-        if self.plan.fault_every == 0 && self.plan.loss == 0.0 {
+        if self.plan.is_fair() {
             return;
         }
         match message {

@@ -7,10 +7,13 @@ use paxos_commit::protocol::replica::{Record, ReplicaNotice};
 use paxos_commit::protocol::{Effects, Host, Initiator, Input, Participant, Replica, TimerOp};
 
 use super::node::Node;
-use super::plan::chance;
+use super::plan::{MILLISECOND, Micros, chance};
 use super::plant::Plant;
 use super::stats::Fault;
 use super::world::{At, Event, World};
+
+/// How long records may wait for a save that somebody waits for.
+const LINGER: Micros = 5 * MILLISECOND;
 
 /// What the crank must know of each kind of host.
 pub trait Kind: Host {
@@ -42,7 +45,7 @@ impl Kind for Replica {
         let result = world.facts.durable(ReplicaId(index as u32 + 1), record);
         world.check(result);
         if let Record::Finished { id, .. } = record
-            && !world.plan.has_crashes()
+            && world.plan.is_fair()
         {
             world.forget_finished(*id);
         }
@@ -134,9 +137,43 @@ fn take<H: Kind>(world: &mut World, index: usize, mut effects: Effects<H>) {
         release::<H>(world, index, effects);
         return;
     }
+    let somebody_waits = is_urgent(&effects);
     let node = H::node(world, index);
     node.waiting.push(effects);
-    if node.saving.is_empty() {
+    if !node.saving.is_empty() {
+        return;
+    }
+    if somebody_waits {
+        begin_save::<H>(world, index);
+    } else {
+        linger::<H>(world, index);
+    }
+}
+
+/// Whether somebody waits for this step's save.
+fn is_urgent<H: Host>(effects: &Effects<H>) -> bool {
+    !effects.send.is_empty() || !effects.notify.is_empty()
+}
+
+/// Nobody waits for what is to be saved, so it can share the next save. (The first votes of a
+/// transaction share the forced write of the last, which is the one that is answered.)
+fn linger<H: Kind>(world: &mut World, index: usize) {
+    let node = H::node(world, index);
+    if !node.lingering {
+        node.lingering = true;
+        let (at, life) = (H::at(index), node.life);
+        world.schedule(LINGER, Event::Linger { at, life });
+    }
+}
+
+/// Saves what has lingered long enough.
+pub fn end_linger<H: Kind>(world: &mut World, index: usize, life: u32) {
+    let node = H::node(world, index);
+    if node.life != life {
+        return;
+    }
+    node.lingering = false;
+    if node.saving.is_empty() && !node.waiting.is_empty() {
         begin_save::<H>(world, index);
     }
 }
@@ -183,13 +220,14 @@ pub fn finish_save<H: Kind>(world: &mut World, index: usize, life: u32) {
         world.crash(H::at(index));
         return;
     }
+    world.stats.saves_done += 1;
     let node = H::node(world, index);
     let mut saved = std::mem::take(&mut node.saving);
     for mut effects in saved.drain(..) {
         for record in effects.save.drain(..) {
             H::durable(world, index, &record);
             // A disk that is never read again need not be kept.
-            if world.plan.has_crashes() {
+            if !world.plan.is_fair() {
                 H::node(world, index).durable.push(record);
             }
         }
@@ -199,8 +237,13 @@ pub fn finish_save<H: Kind>(world: &mut World, index: usize, life: u32) {
     if node.life == life && node.saving.is_empty() {
         node.saving = saved;
     }
-    if node.life == life && !node.waiting.is_empty() {
+    if node.life != life || node.waiting.is_empty() {
+        return;
+    }
+    if node.waiting.iter().any(is_urgent) {
         begin_save::<H>(world, index);
+    } else {
+        linger::<H>(world, index);
     }
 }
 
@@ -219,6 +262,14 @@ fn release<H: Kind>(world: &mut World, index: usize, mut effects: Effects<H>) {
 }
 
 impl World {
+    pub fn linger(&mut self, at: At, life: u32) {
+        match at {
+            At::Replica(index) => end_linger::<Replica>(self, index, life),
+            At::Session(index) => end_linger::<Participant>(self, index, life),
+            At::Initiator(index) => end_linger::<Initiator>(self, index, life),
+        }
+    }
+
     pub fn saved(&mut self, at: At, life: u32) {
         match at {
             At::Replica(index) => finish_save::<Replica>(self, index, life),

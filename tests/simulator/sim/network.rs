@@ -29,8 +29,12 @@ impl World {
             self.tell_operator(&to, &message);
             return;
         };
+        // A session or an initiator that is gone never comes back under its number.
+        if *self.peer_at(target) != to {
+            return;
+        }
         if self.healing.is_none() && self.plan.late_relay > 0.0 {
-            self.maybe_late_relay(target, &from, &to, &message);
+            self.maybe_late_relay(target, &from, &message);
         }
         if target != at {
             if self.network.cut.contains(&(at, target)) {
@@ -43,43 +47,36 @@ impl World {
             if chance(&mut self.rng, self.plan.duplicate) {
                 self.stats.fault(Fault::MessageDoubled);
                 let after = self.delay();
-                self.schedule_delivery(after, target, &from, &to, message.clone());
+                self.schedule_delivery(after, target, &from, message.clone());
             }
             if chance(&mut self.rng, self.plan.very_late) {
                 self.stats.fault(Fault::VeryLateMessage);
                 let after = self.between(SECOND, 30 * SECOND);
-                self.schedule_delivery(after, target, &from, &to, message.clone());
+                self.schedule_delivery(after, target, &from, message.clone());
             }
         }
         let after = if target == at { 0 } else { self.delay() };
-        self.schedule_delivery(after, target, &from, &to, message);
+        self.schedule_delivery(after, target, &from, message);
     }
 
-    fn schedule_delivery(
-        &mut self,
-        after: Micros,
-        to: At,
-        from: &Peer,
-        addressed: &Peer,
-        message: Message,
-    ) {
+    fn schedule_delivery(&mut self, after: Micros, to: At, from: &Peer, message: Message) {
         let event = Event::Deliver {
             to,
+            life: self.life(to),
             from: from.clone(),
-            addressed: addressed.clone(),
             message,
         };
         self.schedule(after, event);
     }
 
     /// A relay that wakes up late with an old request: a copy of it that comes much later.
-    fn maybe_late_relay(&mut self, target: At, from: &Peer, to: &Peer, message: &Message) {
+    fn maybe_late_relay(&mut self, target: At, from: &Peer, message: &Message) {
         if let Message::BeginCommit(_) | Message::Prepare(_) = message
             && chance(&mut self.rng, self.plan.late_relay)
         {
             self.stats.saw(Sometimes::LateRelay);
             let after = self.between(SECOND / 10, 20 * SECOND);
-            self.schedule_delivery(after, target, from, to, message.clone());
+            self.schedule_delivery(after, target, from, message.clone());
         }
     }
 
@@ -102,15 +99,14 @@ impl World {
         }
     }
 
-    pub fn deliver(&mut self, to: At, from: Peer, addressed: &Peer, message: Message) {
-        if self.peer_at(to) != addressed || !self.is_up(to) {
+    pub fn deliver(&mut self, to: At, life: u32, from: Peer, message: Message) {
+        let is_replica = matches!(to, At::Replica(_));
+        if !self.is_up(to) || (!is_replica && self.life(to) != life) {
             return;
         }
-        if self.options.trace {
-            self.trace(|| format!("{from} -> {addressed}: {message:?}"));
-        }
+        self.trace(|| format!("{from} -> {}: {message:?}", self.peer_at(to)));
         let message = match self.options.plant {
-            Some(plant) => plant.receive(addressed, message),
+            Some(plant) => plant.receive(self.peer_at(to), message),
             None => message,
         };
         match to {

@@ -21,6 +21,8 @@ pub struct Node<H: Host> {
     pub saving: Vec<Effects<H>>,
     /// Steps that wait for the save under way.
     pub waiting: Vec<Effects<H>>,
+    /// Whether `waiting` will be saved at the latest when it has lingered.
+    pub lingering: bool,
     /// The timers that run, each with the token of its last setting.
     pub timers: BTreeMap<H::Timer, u64>,
     /// Percentage of true time at which its clock runs.
@@ -39,6 +41,7 @@ impl<H: Host> Node<H> {
             durable: Vec::new(),
             saving: Vec::new(),
             waiting: Vec::new(),
+            lingering: false,
             timers: BTreeMap::new(),
             clock,
             spare: Vec::new(),
@@ -59,6 +62,7 @@ impl<H: Host> Node<H> {
         self.host = None;
         self.life += 1;
         self.timers.clear();
+        self.lingering = false;
         self.waiting.clear();
         let saving = std::mem::take(&mut self.saving);
         let records = saving.into_iter().flat_map(|effects| effects.save);

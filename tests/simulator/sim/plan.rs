@@ -22,6 +22,7 @@ pub enum Weather {
 /// The settings of one run. Probabilities are between 0 and 1, per occasion.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    fair: bool,
     pub f: u32,
     pub participants: usize,
     /// Sessions that live at the same time, at least one per participant.
@@ -83,6 +84,7 @@ impl Plan {
     /// A cluster without faults: `branches` branches in each transaction.
     pub fn fair(f: u32, branches: usize, transactions: usize) -> Plan {
         Plan {
+            fair: true,
             f,
             participants: branches,
             sessions: branches,
@@ -139,6 +141,7 @@ impl Plan {
         let delay_min = rng.u64(10..500);
         let save_min = rng.u64(10..500);
         Plan {
+            fair: false,
             participants,
             sessions: participants + rng.usize(0..=2),
             initiators: rng.usize(1..=3),
@@ -190,9 +193,9 @@ impl Plan {
         }
     }
 
-    /// Whether a process may die in this run.
-    pub fn has_crashes(&self) -> bool {
-        self.fault_every > 0 || self.crash_in_step > 0.0 || self.failed_sync > 0.0
+    /// Whether this run has no faults: no process dies, nothing arrives twice or late.
+    pub fn is_fair(&self) -> bool {
+        self.fair
     }
 
     pub fn replicas(&self) -> u32 {

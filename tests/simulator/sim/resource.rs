@@ -188,6 +188,7 @@ impl World {
             return Vote::ReadOnly;
         }
         let entry = (id, branch.session);
+        self.stats.prepares += 1;
         self.resource(session).prepared.insert(entry);
         Vote::Prepared
     }

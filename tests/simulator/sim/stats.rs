@@ -128,6 +128,11 @@ pub struct Stats {
     /// Virtual time from asking for commit to the outcome, summed over `outcomes`.
     pub latency_us: u64,
     pub outcomes: u64,
+    /// Forced writes that were complete when the first outcome was known: saves of replicas and
+    /// prepares of resource managers.
+    pub writes_before_outcome: u64,
+    pub prepares: u64,
+    pub saves_done: u64,
 }
 
 /// The kinds of messages.
@@ -206,6 +211,8 @@ impl Stats {
         self.saves += other.saves;
         self.latency_us += other.latency_us;
         self.outcomes += other.outcomes;
+        self.prepares += other.prepares;
+        self.saves_done += other.saves_done;
         for (count, more) in self.messages.iter_mut().zip(other.messages) {
             *count += more;
         }

@@ -42,9 +42,10 @@ pub enum At {
 pub enum Event {
     Deliver {
         to: At,
+        /// The life of the receiver that it is addressed to. A replica is the same in all its
+        /// lives; a session and an initiator are not.
+        life: u32,
         from: Peer,
-        /// The peer that it was sent to; it may have restarted as somebody else.
-        addressed: Peer,
         message: Message,
     },
     Link {
@@ -54,6 +55,11 @@ pub enum Event {
         up: bool,
     },
     Saved {
+        at: At,
+        life: u32,
+    },
+    /// What nobody waits for has lingered long enough.
+    Linger {
         at: At,
         life: u32,
     },
@@ -278,12 +284,13 @@ impl World {
         match event {
             Event::Deliver {
                 to,
+                life,
                 from,
-                addressed,
                 message,
-            } => self.deliver(to, from, &addressed, message),
+            } => self.deliver(to, life, from, message),
             Event::Link { to, life, peer, up } => self.link(to, life, peer, up),
             Event::Saved { at, life } => self.saved(at, life),
+            Event::Linger { at, life } => self.linger(at, life),
             Event::ReplicaTimer(index, token, timer) => {
                 if self.replicas[index].timers.get(&timer) == Some(&token) {
                     step::<Replica>(self, index, Input::Timeout(timer));
@@ -328,7 +335,7 @@ impl World {
         false
     }
 
-    /// Without crashes nothing is heard of a transaction any more once all replicas have finished
+    /// Without faults nothing is heard of a transaction any more once all replicas have finished
     /// it: all its branches have applied it. So a long run needs no more memory than a short one.
     pub fn forget_finished(&mut self, id: CommitId) {
         let replicas = self.replicas.len();
