@@ -1,4 +1,95 @@
-//! The protocol, pure.
+//! The protocol, pure: no clock, no randomness, no I/O.
+//!
+//! # Roles
+//!
+//! | here | Gray & Lamport | what |
+//! |---|---|---|
+//! | [`Replica`] | acceptor, leader, learner | one of the 2F+1 coordinator processes |
+//! | [`Participant`] | resource manager (RM) | one session of a service that owns state and votes |
+//! | [`Initiator`] | client | begins transactions, asks for commit, learns the outcome |
+//!
+//! A **branch** is one session's part in one transaction; the **roster** are all of them, fixed once
+//! by the initiator. One Paxos instance, named by the [`CommitId`](types::CommitId), decides one
+//! transaction; its value is the [`Outcome`](types::Outcome).
+//!
+//! # The rules
+//!
+//! 1. **Ballot 0 belongs to the votes.** Each branch sends its vote to all replicas. A replica that
+//!    holds `Prepared` or `ReadOnly` of the whole roster has accepted Commit at ballot 0; one that
+//!    holds a single `Aborted` has accepted Abort at ballot 0. The two never both happen anywhere,
+//!    because a branch never says both.
+//! 2. **Abort at ballot 0 is final even from a single replica.** Commit at ballot 0, and everything
+//!    above, takes a majority *at the same ballot*. (Counter-example without the last words:
+//!    replica 3 alone has accepted Commit at ballot 0. Ballot 1 reaches replicas 1 and 2, proposes
+//!    Abort, and only 1 accepts. Ballot 2 reaches 2 and 3, is bound to Commit, and only 3 accepts.
+//!    Ballot 3 reaches 1 and 2, is bound to Abort, and only 2 accepts. A learner that adds up 1 and
+//!    2 says Abort; ballot 4 reaches 1 and 3, is bound to the Commit of ballot 2, and it is chosen.)
+//! 3. **Above ballot 0** a leader is bound to the outcome of the highest ballot that a majority
+//!    reports; if there is none it is free, and then it takes Commit if the *union* of the reported
+//!    votes is complete, else Abort. This makes one instance with bundled votes the same protocol
+//!    as the paper's N instances: a leader's Abort stands for `prepared` in each instance whose vote
+//!    was reported and `aborted` in the free ones.
+//! 4. **Only the session named in the roster votes, and it says one thing.** Anyone else asks, the
+//!    same participant after a restart included.
+//! 5. **Commit travels with those whom it must be told** ([`Unapplied`](message::Unapplied)): a
+//!    replica can accept Commit without having seen a vote. Without the roster it would take the
+//!    transaction for finished while prepared branches wait; without knowing who voted `ReadOnly`
+//!    it would push the commit to a branch that has nothing to commit.
+//! 6. **Saved before sent, released in order**: see [`effects`].
+//!
+//! # Messages
+//!
+//! | message | from | to | sent when |
+//! |---|---|---|---|
+//! | `BeginCommit` | initiator | relay | commit is asked for; again, to the next replica, when nothing is heard |
+//! | `Prepare` | relay | session | a relay is asked, to each branch whose vote it does not hold |
+//! | `Vote` | session | replicas | the branch is durable, or cannot be; again until the outcome is known |
+//! | `Phase2b` | replica | initiator, branches | accepted; at ballot 0 one report stands for all votes |
+//! | `Applied` | session | replicas | the commit is durable in the branch |
+//! | `Phase1a`, `Phase2a` | leader of a ballot | replicas | votes are overdue, or somebody who may insists |
+//! | `Phase1b`, `Phase2b`, `Nack` | replica | leader | promised, accepted, refused |
+//! | `Phase2b` at ballot 0 | replica | replicas | `Applied` is overdue: has it been chosen? |
+//! | `Decided` | replica | replicas, initiator, operator | chosen |
+//! | `Finish` | replica | session | chosen; pushed until `Applied` |
+//! | `Ask`, `Undecided`, `Busy` | anyone, replica | replica, asker | what came of it? |
+//! | `ForceAbort` | operator | replica | a ballot now |
+//! | `Rollback`, `LetGo` | initiator, relay | relay, session | commit will not be asked for |
+//! | `Inquire`, `Status`, `Resolve`, `Resolved` | initiator, operator | replica | what do you know? |
+//!
+//! # From `PaxosCommit.tla` to functions
+//!
+//! The specification (Gray & Lamport, appendix A.3) has one Paxos instance per resource manager;
+//! here their messages are bundled into one instance per transaction.
+//!
+//! | action | function |
+//! |---|---|
+//! | `RMPrepare` | `participant/voting.rs`: `prepare` asks the resource manager, `on_prepared` votes |
+//! | `RMChooseToAbort` | `participant/voting.rs`: `on_prepared`, `prepare` (unknown, let go, poisoned) |
+//! | `RMRcvCommitMsg`, `RMRcvAbortMsg` | `participant/finishing.rs`: `on_outcome` |
+//! | `Phase1a` | `replica/ballots.rs`: `start_ballots` |
+//! | `Phase1b` | `replica/ballots.rs`: `on_phase1a` |
+//! | `Phase2a` | `replica/ballots.rs`: `on_phase1b`; the value in `replica/recovery.rs`: `on_report` |
+//! | `Phase2b` (ballot 0) | `replica/voting.rs`: `on_vote`; `replica/acceptor.rs`: `vote` |
+//! | `Phase2b` (above) | `replica/ballots.rs`: `on_phase2a` |
+//! | `Decide` | `learn.rs`: `on_phase2b`, in every learner; `replica/settling.rs`: `decide` |
+//!
+//! # What is assumed
+//!
+//! Processes crash and come back; they do not lie. Messages are lost, doubled, delayed and
+//! reordered, not forged. What was saved is there after a crash. A resource manager's commit and
+//! rollback are durable when they return, and idempotent.
+//!
+//! # What holds
+//!
+//! [`invariant`] lists the invariants; the simulator (`tests/simulator`) and the model checker
+//! (`tests/model`) hold them at every step. Names of functions here are those of the papers.
+//!
+//! # Not here yet
+//!
+//! All records are kept, and one generation is open: forgetting, generations and changes of the
+//! configuration are ordered by a log of such instances, which is to come. Its place: a finished
+//! transaction is an entry of `Replica::finished` and nothing else, so that what is dropped from
+//! there is forgotten; and [`TxnId::generation`](types::TxnId) says where a transaction belongs.
 
 pub mod effects;
 pub mod initiator;
