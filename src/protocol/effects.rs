@@ -37,6 +37,10 @@ pub trait Host: Sized + Clone + Debug {
     type Notice: Clone + Debug + PartialEq + Eq + Hash;
 
     /// Starts from what was saved, in any order; nothing was saved at the very first start.
+    ///
+    /// # Panics
+    /// When records contradict the order in which they were saved: a store that has lost one and
+    /// kept a later one has forgotten what was promised, and must not serve.
     fn recover(
         config: Self::Config,
         saved: impl IntoIterator<Item = Self::Record>,
@@ -59,7 +63,8 @@ pub enum Input<H: Host> {
     },
     /// A connection to this peer is up. What was sent before may have been lost.
     Connected(Peer),
-    /// The connection to this peer is gone. The peer may or may not live.
+    /// No connection to this peer is left. (While one replaces another there is no such input.)
+    /// The peer may or may not live.
     Disconnected(Peer),
     /// A timer that was set has run out.
     Timeout(H::Timer),

@@ -28,6 +28,8 @@ pub enum Message {
         txn: TxnId,
         /// The sessions that work under it.
         branches: Vec<Branch>,
+        /// The lowest sequence number that the initiator still cares about.
+        floor: u32,
     },
     /// Initiator, session or operator to replica: what came of this transaction?
     Ask(Question),
@@ -53,6 +55,8 @@ pub enum Message {
     LetGo {
         /// The transaction.
         txn: TxnId,
+        /// The initiator's floor.
+        floor: u32,
     },
 
     /// Session to replica: phase 2a of ballot 0, sent by the branch itself.

@@ -7,7 +7,7 @@ use crate::protocol::learn::OutcomeLearner;
 use crate::protocol::message::{BeginCommit, Message};
 use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{
-    Branch, CommitId, Outcome, REQUEST_BYTES_MAX, Request, Roster, TxnId,
+    Branch, CommitId, Outcome, REQUEST_BYTES_MAX, ROSTER_MAX, Request, Roster, TxnId,
 };
 
 use super::retrying::Retry;
@@ -96,7 +96,16 @@ impl Initiator {
             return;
         }
         self.open.remove(&txn.sequence);
-        self.send_to_all(&Message::Rollback { txn, branches }, out);
+        let floor = self.floor();
+        for branches in branches.chunks(ROSTER_MAX) {
+            let branches = branches.to_vec();
+            let rollback = Message::Rollback {
+                txn,
+                branches,
+                floor,
+            };
+            self.send_to_all(&rollback, out);
+        }
     }
 
     pub(super) fn abandon(&mut self, txn: TxnId, out: &mut Effects<Self>) {

@@ -135,8 +135,12 @@ impl Initiator {
         }
     }
 
-    pub(super) fn ask(&self, id: CommitId, out: &mut Effects<Self>) {
-        self.send_question(id, Duration::ZERO, out);
+    /// To replicas that know nothing of it yet, a question must not make the votes late: of its own
+    /// commit it tells the vote timeout again.
+    pub(super) fn ask(&mut self, id: CommitId, out: &mut Effects<Self>) {
+        let open = self.committing(id);
+        let vote_timeout = open.map_or(Duration::ZERO, |open| open.begin.vote_timeout);
+        self.send_question(id, vote_timeout, out);
     }
 
     fn send_question(&self, id: CommitId, vote_timeout: Duration, out: &mut Effects<Self>) {

@@ -65,7 +65,19 @@ pub(super) struct Voted {
     pub(super) vote: Vote,
     pub(super) vote_timeout: Duration,
     pub(super) learner: OutcomeLearner,
+    pub(super) again: Again,
     pub(super) wait: Wait,
+}
+
+/// Whether a vote is said again when it is time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Again {
+    /// The branch waits for the outcome.
+    UntilOutcome,
+    /// A `ReadOnly` vote that a replica was too busy to take.
+    Once,
+    /// A `ReadOnly` vote: nothing is waited for.
+    No,
 }
 
 impl Voted {

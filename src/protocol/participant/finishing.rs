@@ -8,7 +8,7 @@ use crate::protocol::message::{Message, Question, Voter};
 use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{Branch, CommitId, Outcome, Peer, Session, TxnId, Vote};
 
-use super::branch::{Done, Phase, Wait, WaitState};
+use super::branch::{Again, Done, Phase, Wait, WaitState};
 use super::{InDoubt, Owner, Participant, ParticipantNotice, ParticipantTimer};
 
 impl Participant {
@@ -178,7 +178,7 @@ impl Participant {
         }
     }
 
-    fn ended(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
+    pub(super) fn ended(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
         self.done(id.txn, Done::Applied { id, outcome });
         out.notify.push(ParticipantNotice::Outcome { id, outcome });
     }
@@ -206,13 +206,16 @@ impl Participant {
     }
 
     fn ask_about(&mut self, id: CommitId, session: Session, owner: Owner, out: &mut Effects<Self>) {
-        if self.others.contains_key(&(id, session)) {
-            return;
-        }
         let voter = match owner {
             Owner::Gone => Voter::Gone,
             Owner::Unknown => Voter::Unknown,
         };
+        let known = self.others.get(&(id, session)).map(|wait| wait.state);
+        match (known, voter) {
+            (None, _) | (Some(WaitState::Outcome(Voter::Unknown)), Voter::Gone) => {}
+            // It is asked about already, and nothing new is known.
+            (Some(_), _) => return,
+        }
         let wait = Wait::new(WaitState::Outcome(voter), self.config.retry_ticks);
         self.others.insert((id, session), wait);
         let question = self.question(id, session, voter);
@@ -238,6 +241,9 @@ impl Participant {
             && voted.id == id
         {
             voted.wait.back_off(retry, max);
+            if voted.again == Again::No {
+                voted.again = Again::Once;
+            }
         }
         for ((of, _), wait) in &mut self.others {
             if *of == id {
@@ -255,8 +261,11 @@ impl Participant {
         for (txn, phase) in &mut self.branches {
             match phase {
                 Phase::Voted(voted) => {
-                    if voted.vote != Vote::ReadOnly && voted.wait.is_due(retry, max) {
+                    if voted.again != Again::No && voted.wait.is_due(retry, max) {
                         votes.push(voted.message());
+                        if voted.again == Again::Once {
+                            voted.again = Again::No;
+                        }
                     }
                 }
                 Phase::Working(working) => {

@@ -13,6 +13,8 @@
 
 mod branch;
 mod finishing;
+#[cfg(test)]
+mod tests;
 mod voting;
 
 use std::collections::BTreeMap;
@@ -77,6 +79,10 @@ pub enum ParticipantCommand {
     /// The service gives the branch up before it has voted.
     Rollback(TxnId),
     /// The work is done and the whole roster known: prepare without being asked.
+    ///
+    /// `read_only` must be [`ReadOnly::Forbidden`] unless the caller knows that the work of the
+    /// transaction has ended in *every* branch: a read lock that is let go while another branch
+    /// still works breaks isolation.
     Prepare(Prepare),
     /// The answer to [`ParticipantNotice::Prepare`]. A prepare whose result is unknown is
     /// [`Vote::Aborted`]; if it surfaces after all, it stands among the branches in doubt.
@@ -141,6 +147,9 @@ pub enum ParticipantNotice {
     },
     /// Let go of work that was never prepared. Needs no answer.
     LetGo(TxnId),
+    /// No work can begin under this transaction: it is being prepared, or over, or forgotten. What
+    /// stands prepared is not touched. Needs no answer.
+    Refused(TxnId),
     /// The outcome of a branch of this session.
     Outcome {
         /// The instance.
@@ -193,7 +202,9 @@ impl Host for Participant {
                 message,
             } if self.config.acceptors.contains(replica) => self.on_message(replica, message, out),
             Input::Message { .. } => {}
-            Input::Connected(Peer::Replica(replica)) => self.on_connected(replica, out),
+            Input::Connected(Peer::Replica(replica)) if self.config.acceptors.contains(replica) => {
+                self.on_connected(replica, out);
+            }
             Input::Connected(_) | Input::Disconnected(_) => {}
             Input::Timeout(ParticipantTimer::Tick) => self.on_tick(out),
             Input::Command(command) => self.on_command(command, out),
@@ -244,7 +255,10 @@ impl Participant {
     fn on_message(&mut self, from: ReplicaId, message: Message, out: &mut Effects<Self>) {
         match message {
             Message::Prepare(prepare) => self.prepare(Some(from), prepare, out),
-            Message::LetGo { txn } => self.let_go(txn, out),
+            Message::LetGo { txn, floor } => {
+                self.let_go(txn, out);
+                self.raise_floor(txn.initiator, floor);
+            }
             Message::Phase2b {
                 id,
                 ballot,

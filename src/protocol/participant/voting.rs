@@ -6,7 +6,7 @@ use crate::protocol::message::{Message, Prepare, Voter};
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{CommitId, Outcome, Peer, ReadOnly, TxnId, Vote};
 
-use super::branch::{Done, Health, Phase, Preparing, Voted, Wait, WaitState, Working};
+use super::branch::{Again, Done, Health, Phase, Preparing, Voted, Wait, WaitState, Working};
 use super::{Participant, ParticipantNotice};
 
 impl Participant {
@@ -22,10 +22,11 @@ impl Participant {
                 };
                 self.branches.insert(txn, Phase::Working(working));
             }
-            None | Some(Phase::Done(_) | Phase::Applying { .. } | Phase::Voted(_)) => {
-                out.notify.push(ParticipantNotice::LetGo(txn));
-            }
-            Some(Phase::Working(_) | Phase::Preparing(_)) => {}
+            Some(Phase::Working(_)) => {}
+            None
+            | Some(
+                Phase::Preparing(_) | Phase::Voted(_) | Phase::Applying { .. } | Phase::Done(_),
+            ) => out.notify.push(ParticipantNotice::Refused(txn)),
         }
     }
 
@@ -128,7 +129,14 @@ impl Participant {
         }
         let preparing = preparing.clone();
         if preparing.outcome.is_some() {
-            self.apply(id, Outcome::Abort, out);
+            // It was aborted meanwhile. What did not become durable has nothing to roll back.
+            match answer {
+                Vote::Prepared => self.apply(id, Outcome::Abort, out),
+                Vote::ReadOnly | Vote::Aborted => {
+                    out.notify.push(ParticipantNotice::LetGo(id.txn));
+                    self.ended(id, Outcome::Abort, out);
+                }
+            }
             return;
         }
         let forbidden = answer == Vote::ReadOnly && preparing.read_only == ReadOnly::Forbidden;
@@ -163,6 +171,10 @@ impl Participant {
             vote,
             vote_timeout: prepare.vote_timeout,
             learner: OutcomeLearner::default(),
+            again: match vote {
+                Vote::Prepared | Vote::Aborted => Again::UntilOutcome,
+                Vote::ReadOnly => Again::No,
+            },
             wait: Wait::new(WaitState::Outcome(Voter::Unknown), self.config.retry_ticks),
         };
         self.send_to_all(&voted.message(), out);

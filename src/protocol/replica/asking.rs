@@ -29,7 +29,18 @@ impl Replica {
         }
         let patience = self.vote_ticks(question.vote_timeout);
         let instance = self.instance(id, patience);
-        let vain = question.voter == Voter::Gone && !instance.has_vote_of(branch.as_ref());
+        // Perhaps only the report was lost.
+        if let Some((ballot, outcome)) = instance.acceptor.accepted() {
+            let report = Message::Phase2b {
+                id,
+                ballot,
+                outcome,
+            };
+            out.send(from.clone(), report);
+        }
+        // Who asks for no branch knows of no session.
+        let gone = question.voter == Voter::Gone && branch.is_some();
+        let vain = gone && !instance.has_vote_of(branch.as_ref());
         instance.wait(Waiter {
             peer: from.clone(),
             branch,

@@ -23,8 +23,19 @@ pub(super) struct Instance {
     pub(super) waiters: Vec<Waiter>,
     /// Ticks until something is done about it: a ballot while undecided, a push while unapplied.
     pub(super) patience: u32,
+    /// Whether `patience` comes from somebody who knows the vote timeout of this transaction.
+    timeout: Timeout,
     /// How often something was done about it in this phase.
     pub(super) attempts: u32,
+}
+
+/// Where the patience with missing votes comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Timeout {
+    /// A replica that restarted, or was only asked, does not know better.
+    Guessed,
+    /// From the initiator or from a vote.
+    Told,
 }
 
 /// How far an instance is. (An aborted one is finished at once and leaves.)
@@ -55,8 +66,19 @@ impl Instance {
             told_read_only: None,
             waiters: Vec::new(),
             patience,
+            timeout: Timeout::Guessed,
             attempts: 0,
         }
+    }
+
+    /// The initiator, or a vote, tells how long votes may take. The first time in this life of the
+    /// replica it counts; saying it again does not make it longer.
+    pub(super) fn told_timeout(&mut self, patience: u32) {
+        let untouched = self.phase == Phase::Undecided && self.attempts == 0;
+        if self.timeout == Timeout::Guessed && untouched {
+            self.patience = self.patience.max(patience);
+        }
+        self.timeout = Timeout::Told;
     }
 
     /// Remembers an asker, once.

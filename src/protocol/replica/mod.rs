@@ -37,6 +37,7 @@ use super::types::{
 
 use instance::{Instance, Phase};
 use recovery::Recovery;
+use voting::on_rollback;
 
 /// What a replica is told at start. Ticks are multiples of `tick`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +55,9 @@ pub struct ReplicaConfig {
     pub vote_timeout_max: Duration,
     /// Ticks between the first ballots of replicas next to each other: the first one's will do.
     pub stagger_ticks: u32,
+    /// Ticks until a replica that has accepted Commit at ballot 0 asks the others whether it is
+    /// chosen, when no branch has said that it applied it.
+    pub exchange_ticks: u32,
     /// Ticks until an unanswered ballot is tried again; doubled at each attempt.
     pub retry_ticks: u32,
     /// The most ticks between two ballots.
@@ -76,6 +80,7 @@ impl ReplicaConfig {
             vote_timeout_min: Duration::from_secs(1),
             vote_timeout_max: Duration::from_secs(600),
             stagger_ticks: 2,
+            exchange_ticks: 10,
             retry_ticks: 4,
             retry_ticks_max: 100,
             push_ticks: 10,
@@ -252,11 +257,12 @@ impl Replica {
 
     /// The outcome of `id`, if it is known here.
     pub fn outcome(&self, id: &CommitId) -> Option<Outcome> {
-        let finished = self.finished.get(id).copied();
-        finished.or_else(|| match self.instances.get(id)?.phase {
-            Phase::Undecided => None,
-            Phase::Committed => Some(Outcome::Commit),
-        })
+        // What is under way first: it is what most messages are about, and there is little of it.
+        match self.instances.get(id).map(|instance| instance.phase) {
+            Some(Phase::Undecided) => None,
+            Some(Phase::Committed) => Some(Outcome::Commit),
+            None => self.finished.get(id).copied(),
+        }
     }
 
     fn in_phase(&self, phase: Phase) -> impl Iterator<Item = &CommitId> + '_ {
@@ -278,9 +284,14 @@ impl Replica {
                 self.on_applied(branch, id, &of, out)
             }
             (Peer::Initiator(_), Message::BeginCommit(begin)) => self.on_begin(from, begin, out),
-            (Peer::Initiator(owner), Message::Rollback { txn, branches }) => {
-                self.on_rollback(*owner, txn, branches, out)
-            }
+            (
+                Peer::Initiator(owner),
+                Message::Rollback {
+                    txn,
+                    branches,
+                    floor,
+                },
+            ) => on_rollback(*owner, txn, branches, floor, out),
             (_, Message::Ask(question)) => self.on_ask(from, question, out),
             (_, Message::Inquire { txn }) => self.on_inquire(from, txn, out),
             (_, Message::Resolve { participant }) => self.on_resolve(from, participant, out),
@@ -405,12 +416,17 @@ impl Replica {
 
     fn restore_vote(&mut self, id: CommitId, index: usize, vote: Vote) {
         let instance = self.restored(id, None);
-        // A vote whose roster did not reach the disk was torn off a batch: nothing was told of it.
-        if let Some(roster) = instance.roster.clone()
-            && index < roster.len()
-        {
-            instance.acceptor.restore_vote(&roster, index, vote);
-        }
+        let roster = instance.roster.clone();
+        let roster = roster.filter(|roster| index < roster.len());
+        // The roster was saved with or before the vote. To go on without the one or the other would
+        // be to forget what may have been told.
+        let roster = roster.unwrap_or_else(|| {
+            panic!(
+                "{id}: the store has a vote and not its roster: it lost a record and kept a later \
+                 one; replace this replica, do not restart it"
+            )
+        });
+        instance.acceptor.restore_vote(&roster, index, vote);
     }
 
     /// Drops what is finished, and settles what the votes alone decide.

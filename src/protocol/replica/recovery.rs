@@ -115,13 +115,13 @@ impl Recovery {
 
     /// Takes a refusal. Says whether the attempt is thereby given up.
     pub(super) fn on_nack(&mut self, id: CommitId, ballot: Ballot, promised: Ballot) -> bool {
-        self.on_round(promised.round);
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return false;
         };
         if attempt.proposer.ballot() != ballot || !attempt.proposer.on_nack(Nack { promised }) {
             return false;
         }
+        self.on_round(promised.round);
         self.attempts.remove(&id);
         true
     }

@@ -74,9 +74,14 @@ impl Replica {
         if !decision.unapplied.as_ref().is_none_or(is_of_id) {
             return Err(Rejection::WrongRoster);
         }
+        let all_applied = Decision {
+            id,
+            outcome: Outcome::Commit,
+            unapplied: None,
+        };
         match self.outcome(&id) {
             // All branches have applied it, as the other one knows.
-            Some(Outcome::Commit) if decision.unapplied.is_none() => {
+            Some(Outcome::Commit) if decision == all_applied => {
                 self.finish(id, Outcome::Commit, Source::Told, out);
             }
             Some(_) => {}

@@ -34,6 +34,7 @@ impl Replica {
         }
         let patience = self.vote_ticks(begin.vote_timeout);
         let instance = self.instance(begin.id, patience);
+        instance.told_timeout(patience);
         instance.roster.get_or_insert_with(|| begin.roster.clone());
         if let Some((ballot, outcome)) = instance.acceptor.accepted() {
             let id = begin.id;
@@ -49,27 +50,6 @@ impl Replica {
             let voted = instance.acceptor.any();
             let missing = begin.roster.all().minus(voted);
             prepare(&begin, |index| missing.contains(index), out);
-        }
-        Ok(())
-    }
-
-    /// Rollback before commit was asked for: pass it on to the sessions. Nothing is decided by it;
-    /// a branch that has voted already ignores it.
-    pub(super) fn on_rollback(
-        &mut self,
-        owner: InitiatorId,
-        txn: TxnId,
-        branches: Vec<Branch>,
-        out: &mut Effects<Self>,
-    ) -> Result<(), Rejection> {
-        if owner != txn.initiator {
-            return Err(Rejection::NotItsInitiator);
-        }
-        if branches.len() > ROSTER_MAX {
-            return Err(Rejection::TooLong);
-        }
-        for branch in branches {
-            out.send(Peer::Session(branch), Message::LetGo { txn });
         }
         Ok(())
     }
@@ -99,13 +79,21 @@ impl Replica {
             return Ok(());
         }
         let patience = self.vote_ticks(cast.vote_timeout);
+        let exchange = self.exchange_ticks();
         let instance = self.instance(cast.id, patience);
+        instance.told_timeout(patience);
         instance.roster.get_or_insert_with(|| cast.roster.clone());
         let first = instance.acceptor.any().is_empty();
         match instance.acceptor.vote(&cast.roster, index, cast.vote) {
             Voted::Held => out.save.push(vote_record(&cast, index, first)),
             Voted::Accepted(outcome) => {
                 out.save.push(vote_record(&cast, index, first));
+                // No vote is waited for any more, only the branches' Applied.
+                instance.patience = instance.patience.min(exchange);
+                if instance.acceptor.read_only() == cast.roster.all() {
+                    // No branch will ever say Applied.
+                    instance.patience = 1;
+                }
                 self.report(cast.id, Ballot::ZERO, outcome, out);
                 self.learn(cast.id, self.config.id, Ballot::ZERO, outcome, out);
             }
@@ -151,6 +139,11 @@ impl Replica {
         }
     }
 
+    /// Ticks until this replica asks the others whether Commit at ballot 0 is chosen.
+    fn exchange_ticks(&self) -> u32 {
+        self.config.exchange_ticks.saturating_add(self.turn_ticks())
+    }
+
     /// The roster must be the one that the commit id names. A digest is computed once per instance.
     fn check_roster(&self, id: CommitId, roster: &Roster) -> Result<(), Rejection> {
         let known = self.instances.get(&id).and_then(|i| i.roster.as_ref());
@@ -164,6 +157,27 @@ impl Replica {
             Err(Rejection::WrongRoster)
         }
     }
+}
+
+/// Rollback before commit was asked for: pass it on to the sessions. Nothing is decided by it; a
+/// branch that has voted already ignores it.
+pub(super) fn on_rollback(
+    owner: InitiatorId,
+    txn: TxnId,
+    branches: Vec<Branch>,
+    floor: u32,
+    out: &mut Effects<Replica>,
+) -> Result<(), Rejection> {
+    if owner != txn.initiator {
+        return Err(Rejection::NotItsInitiator);
+    }
+    if branches.len() > ROSTER_MAX {
+        return Err(Rejection::TooLong);
+    }
+    for branch in branches {
+        out.send(Peer::Session(branch), Message::LetGo { txn, floor });
+    }
+    Ok(())
 }
 
 /// One request for each branch, or none at all; none too long.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use paxos_commit::protocol::initiator::{InitiatorCommand, InitiatorNotice, PrepareBy};
-use paxos_commit::protocol::message::{Decision, Message, Prepare};
+use paxos_commit::protocol::message::{BeginCommit, Decision, Message, Prepare};
 use paxos_commit::protocol::participant::ParticipantCommand;
 use paxos_commit::protocol::types::{
     Branch, CommitId, Outcome, Peer, ReadOnly, Request, Roster, TxnId,
@@ -15,7 +15,7 @@ use paxos_commit::protocol::{Initiator, Input};
 use super::crank::step;
 use super::plan::{Micros, chance};
 use super::stats::{Fault, Sometimes};
-use super::world::{Event, World};
+use super::world::{At, Event, World};
 
 /// One application and what it remembers; it outlives its initiator's crashes.
 #[derive(Clone, Debug, Default)]
@@ -176,9 +176,8 @@ impl World {
         let mut branch = self.sessions[session].config.me.clone();
         if chance(&mut self.rng, self.plan.stale_session) {
             self.stats.saw(Sometimes::StaleSession);
-            branch.session = paxos_commit::protocol::types::Session(
-                self.session_number(super::world::At::Session(session)),
-            );
+            branch.session =
+                paxos_commit::protocol::types::Session(self.session_number(At::Session(session)));
         }
         let request =
             chance(&mut self.rng, self.plan.request).then(|| Request(vec![1, 2, 3].into()));
@@ -189,6 +188,10 @@ impl World {
             if chance(&mut self.rng, self.plan.poison) {
                 self.stats.saw(Sometimes::PoisonedBranch);
                 self.service(session, ParticipantCommand::Poison(txn));
+            }
+            if chance(&mut self.rng, self.plan.poison) {
+                self.stats.saw(Sometimes::ServiceGivesUp);
+                self.service(session, ParticipantCommand::Rollback(txn));
             }
         }
         Enlisted {
@@ -239,6 +242,11 @@ impl World {
             by = PrepareBy::Itself;
             self.prepare_by_themselves(initiator, txn, &enlisted, vote_timeout);
         }
+        for _ in 0..3 {
+            if chance(&mut self.rng, self.plan.confused) {
+                self.confuse(initiator, txn, &enlisted, vote_timeout);
+            }
+        }
         let branches = enlisted.into_iter().map(|e| (e.branch, e.request));
         let command = InitiatorCommand::Commit {
             txn,
@@ -247,6 +255,56 @@ impl World {
             vote_timeout,
         };
         self.command(initiator, command);
+    }
+
+    /// A clone of the initiator speaks under its name.
+    fn confuse(
+        &mut self,
+        initiator: usize,
+        mut txn: TxnId,
+        enlisted: &[Enlisted],
+        vote_timeout: Duration,
+    ) {
+        self.stats.fault(Fault::ConfusedInitiator);
+        let mut branches: Vec<Branch> = enlisted.iter().map(|e| e.branch.clone()).collect();
+        if branches.len() > 1 && self.rng.bool() {
+            branches.remove(self.rng.usize(..branches.len()));
+        }
+        let other = self.rng.usize(..self.sessions.len());
+        let other = self.sessions[other].config.me.clone();
+        if self.rng.bool() && !branches.contains(&other) {
+            branches.push(other);
+        }
+        if self.rng.u32(..4) == 0 {
+            txn.sequence = txn.sequence.saturating_sub(self.rng.u32(..4));
+        }
+        let host = self.initiators[initiator].host.as_ref();
+        let floor = host.map_or(0, Initiator::floor) + self.rng.u32(..3);
+        let message = if self.rng.u32(..4) == 0 {
+            Message::Rollback {
+                txn,
+                branches,
+                floor,
+            }
+        } else {
+            let roster = Roster::new(branches).expect("distinct branches");
+            let request = self.rng.bool().then(|| Request(vec![9].into()));
+            Message::BeginCommit(BeginCommit {
+                id: CommitId::new(txn, &roster),
+                requests: vec![request; roster.len()],
+                roster,
+                floor,
+                vote_timeout,
+            })
+        };
+        let after = self.between(0, 30_000);
+        let event = Event::Deliver {
+            to: At::Replica(self.rng.usize(..self.replicas.len())),
+            life: 0,
+            from: self.initiators[initiator].me.clone(),
+            message,
+        };
+        self.schedule(after, event);
     }
 
     fn prepare_by_themselves(
@@ -303,7 +361,7 @@ impl World {
         self.forced.insert(number, id);
         let replica = self.rng.usize(..self.replicas.len());
         let event = Event::Deliver {
-            to: super::world::At::Replica(replica),
+            to: At::Replica(replica),
             life: 0,
             from: Peer::Operator(number),
             message: Message::ForceAbort { id },

@@ -21,7 +21,9 @@ impl World {
             }
         }
         for (index, node) in self.replicas.iter().enumerate() {
-            let host = node.host.as_ref()?;
+            let Some(host) = &node.host else {
+                return Some(format!("replica {} is down", index + 1));
+            };
             if let Some(id) = host.undecided().next() {
                 return Some(format!("replica {}: {id} is undecided", index + 1));
             }

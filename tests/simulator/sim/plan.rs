@@ -78,6 +78,9 @@ pub struct Plan {
     pub stale_session: f64,
     /// A relay wakes up late with an old request.
     pub late_relay: f64,
+    /// The initiator is confused, or cloned: it asks for commit again with another roster or under
+    /// an old id, with requests, with a wrong floor, or rolls back what it commits.
+    pub confused: f64,
 }
 
 impl Plan {
@@ -130,6 +133,7 @@ impl Plan {
             abandon: 0.0,
             stale_session: 0.0,
             late_relay: 0.0,
+            confused: 0.0,
         }
     }
 
@@ -189,6 +193,7 @@ impl Plan {
             abandon: sometimes(rng, 0.3),
             stale_session: sometimes(rng, 0.2),
             late_relay: sometimes(rng, 0.3),
+            confused: sometimes(rng, 0.5),
             ..Plan::fair(f, 1, rng.usize(10..60))
         }
     }

@@ -24,6 +24,7 @@ pub enum Sometimes {
     RolledBackBeforeCommit,
     WorkLetGo,
     PoisonedBranch,
+    ServiceGivesUp,
     UnknownBranch,
     StaleSession,
     InDoubtCommitted,
@@ -40,7 +41,7 @@ pub enum Sometimes {
 }
 
 impl Sometimes {
-    pub const ALL: [Sometimes; 29] = [
+    pub const ALL: [Sometimes; 30] = [
         Sometimes::Commit,
         Sometimes::Abort,
         Sometimes::ReadOnlyVote,
@@ -57,6 +58,7 @@ impl Sometimes {
         Sometimes::RolledBackBeforeCommit,
         Sometimes::WorkLetGo,
         Sometimes::PoisonedBranch,
+        Sometimes::ServiceGivesUp,
         Sometimes::UnknownBranch,
         Sometimes::StaleSession,
         Sometimes::InDoubtCommitted,
@@ -92,10 +94,11 @@ pub enum Fault {
     CannotPrepare,
     UnknownResult,
     ForcedAbort,
+    ConfusedInitiator,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 17] = [
         Fault::MessageLost,
         Fault::MessageDoubled,
         Fault::DelaySpike,
@@ -112,6 +115,7 @@ impl Fault {
         Fault::CannotPrepare,
         Fault::UnknownResult,
         Fault::ForcedAbort,
+        Fault::ConfusedInitiator,
     ];
 }
 

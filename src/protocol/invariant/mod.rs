@@ -16,6 +16,9 @@
 //!
 //! (5, liveness, is checked where time is known: in the simulator.)
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use thiserror::Error;
@@ -23,7 +26,7 @@ use thiserror::Error;
 use super::message::{Decision, Message, Report};
 use super::paxos::{Acceptors, Ballot, ReplicaId, Tally};
 use super::replica::Record;
-use super::types::{Branch, BranchSet, CommitId, Outcome, Peer, Roster, Vote};
+use super::types::{Branch, BranchSet, CommitId, Outcome, Peer, Roster, RosterDigest, Vote};
 
 /// Everything that an omniscient observer knows of a system.
 #[derive(Clone, Debug)]
@@ -53,7 +56,6 @@ struct Instance {
 #[derive(Clone, Copy, Debug, Default)]
 struct Disk {
     promised: Option<Ballot>,
-    accepted: Option<Ballot>,
     held: BranchSet,
     aborted: BranchSet,
 }
@@ -138,10 +140,10 @@ impl Facts {
                     return Err(Violation::WentBack { id: *id, replica });
                 }
                 disk.promised = Some(*ballot);
-                disk.accepted = Some(*ballot);
                 self.accepted(replica, *id, *ballot, *outcome)?;
             }
-            Record::Committed { .. } | Record::Finished { .. } => {}
+            Record::Committed { id, .. } => self.is_chosen(*id, Outcome::Commit)?,
+            Record::Finished { id, outcome } => self.is_chosen(*id, *outcome)?,
         }
         Ok(())
     }
@@ -153,6 +155,12 @@ impl Facts {
     pub fn sent(&mut self, from: &Peer, message: &Message) -> Result<(), Violation> {
         match (from, message) {
             (Peer::Session(branch), Message::Vote(cast)) => {
+                // A branch votes in one instance only.
+                let elsewhere = |of: &Instance| of.votes.iter().any(|(voter, _)| voter == branch);
+                if self.others_of(cast.id).any(elsewhere) {
+                    let (id, branch) = (cast.id, branch.clone());
+                    return Err(Violation::TwoVotes { id, branch });
+                }
                 let instance = self.instances.entry(cast.id).or_default();
                 instance.roster.get_or_insert_with(|| cast.roster.clone());
                 instance.vote(cast.id, branch, cast.vote)
@@ -215,13 +223,36 @@ impl Facts {
     /// # Errors
     /// [`Violation::RequestRanTwice`].
     pub fn request_ran(&mut self, id: CommitId, branch: &Branch) -> Result<(), Violation> {
+        let elsewhere = |of: &Instance| of.requests.contains(branch);
+        let ran_elsewhere = self.others_of(id).any(elsewhere);
         let instance = self.instances.entry(id).or_default();
-        if instance.requests.contains(branch) {
+        if ran_elsewhere || instance.requests.contains(branch) {
             let branch = branch.clone();
             return Err(Violation::RequestRanTwice { id, branch });
         }
         instance.requests.push(branch.clone());
         Ok(())
+    }
+
+    /// The other instances of the same transaction.
+    fn others_of(&self, id: CommitId) -> impl Iterator<Item = &Instance> {
+        let of = |roster| CommitId {
+            txn: id.txn,
+            roster,
+        };
+        let all = self
+            .instances
+            .range(of(RosterDigest::MIN)..=of(RosterDigest::MAX));
+        all.filter(move |(other, _)| **other != id)
+            .map(|(_, instance)| instance)
+    }
+
+    fn is_chosen(&self, id: CommitId, outcome: Outcome) -> Result<(), Violation> {
+        if self.chosen(&id) == Some(outcome) {
+            Ok(())
+        } else {
+            Err(Violation::NotChosen { id, outcome })
+        }
     }
 
     fn disk(&mut self, id: CommitId, index: usize) -> &mut Disk {
@@ -252,6 +283,9 @@ impl Facts {
             Vote::Aborted => disk.aborted = disk.aborted.union(BranchSet::of(branch)),
         }
         let disk = *disk;
+        if disk.held.minus(disk.aborted) != disk.held {
+            return Err(Violation::TwoVotesHeld { id, replica });
+        }
         let instance = self.instances.entry(id).or_default();
         if let Some(roster) = roster {
             instance.roster.get_or_insert_with(|| roster.clone());
@@ -308,14 +342,12 @@ impl Facts {
         if disk.promised.is_none_or(|promised| promised < ballot) {
             return Err(Violation::NotDurable { id, replica });
         }
-        // What it reports must be what the disk shows.
-        let unsaved_votes = !disk.held.covers(report.held);
-        let unsaved_accept = match report.accepted {
-            None => false,
-            Some((at, _)) if at.is_zero() => disk.held.union(disk.aborted).is_empty(),
-            Some((at, _)) => disk.accepted.is_none_or(|accepted| accepted < at),
-        };
-        if unsaved_votes || unsaved_accept {
+        // It reports what the disk shows: no vote and no acceptance more, and none less, for one
+        // that is hidden lets the leader think that it is free.
+        let disk = *disk;
+        let instance = self.instances.entry(id).or_default();
+        let highest = instance.accepted_by(&self.acceptors, replica).max();
+        if report.held != disk.held || report.accepted != highest {
             return Err(Violation::NotDurable { id, replica });
         }
         Ok(())
@@ -344,18 +376,12 @@ impl Facts {
         ballot: Ballot,
         outcome: Outcome,
     ) -> Result<(), Violation> {
-        let Some(index) = self.acceptors.index_of(replica) else {
+        if !self.acceptors.contains(replica) {
             return Ok(());
-        };
-        let disk = *self.disk(id, index);
+        }
         let instance = self.instances.entry(id).or_default();
-        let all = instance.roster.as_ref().map(Roster::all);
-        let durable = match (ballot.is_zero(), outcome) {
-            (true, Outcome::Abort) => !disk.aborted.is_empty(),
-            (true, Outcome::Commit) => all.is_some_and(|all| disk.held.covers(all)),
-            (false, _) => disk.accepted.is_some_and(|accepted| accepted >= ballot),
-        };
-        if durable {
+        let mut accepted = instance.accepted_by(&self.acceptors, replica);
+        if accepted.any(|accepted| accepted == (ballot, outcome)) {
             Ok(())
         } else {
             Err(Violation::NotDurable { id, replica })
@@ -364,6 +390,19 @@ impl Facts {
 }
 
 impl Instance {
+    /// What `replica` has accepted, durably.
+    fn accepted_by(
+        &self,
+        acceptors: &Acceptors,
+        replica: ReplicaId,
+    ) -> impl Iterator<Item = (Ballot, Outcome)> {
+        let by_it = move |tally: &Tally| !tally.silent(acceptors).contains(&replica);
+        let accepted = self.accepted.iter();
+        accepted
+            .filter(move |(_, _, tally)| by_it(tally))
+            .map(|(ballot, outcome, _)| (*ballot, *outcome))
+    }
+
     fn vote(&mut self, id: CommitId, branch: &Branch, vote: Vote) -> Result<(), Violation> {
         match self.votes.iter().find(|(of, _)| of == branch) {
             Some((_, said)) if *said != vote => {
@@ -405,6 +444,8 @@ pub enum Violation {
     CommitWithoutVotes { id: CommitId },
     #[error("{id}: branch {branch} voted twice, differently")]
     TwoVotes { id: CommitId, branch: Branch },
+    #[error("{id}: replica {replica} holds two votes of one branch")]
+    TwoVotesHeld { id: CommitId, replica: ReplicaId },
     #[error("{id}: the request of branch {branch} ran twice")]
     RequestRanTwice { id: CommitId, branch: Branch },
     #[error("{id}: two values were chosen")]
