@@ -4,6 +4,7 @@
 //! goes wrong without it, the test also runs what goes wrong.
 
 mod paxos;
+mod paxos_commit;
 
 #[path = "../../examples/paxos_by_example.rs"]
 #[allow(dead_code, reason = "the example's `main` is not run here")]

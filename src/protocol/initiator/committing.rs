@@ -29,6 +29,8 @@ pub(super) struct Committing {
     pub(super) learner: OutcomeLearner,
     /// The position of the replica that was asked last.
     pub(super) relay: usize,
+    /// How many replicas were asked because the one before said nothing.
+    pub(super) hedges: usize,
     pub(super) retry: Retry,
 }
 
@@ -76,6 +78,7 @@ impl Initiator {
             prepare,
             learner: OutcomeLearner::default(),
             relay: self.relay,
+            hedges: 0,
             retry: Retry::new(&self.config),
         };
         if prepare == PrepareBy::Relay {

@@ -37,7 +37,7 @@ impl Initiator {
     }
 
     /// Nothing was heard within the hedge delay: ask the next replica too, and ask it first from
-    /// now on.
+    /// now on. Each replica gets its delay, until all have been asked; then ticks take over.
     pub(super) fn on_hedge(&mut self, id: CommitId, out: &mut Effects<Self>) {
         let replicas = self.config.acceptors.len();
         let Some(committing) = self.committing(id) else {
@@ -45,11 +45,16 @@ impl Initiator {
         };
         let asked = committing.relay;
         committing.relay = (asked + 1) % replicas;
+        committing.hedges = committing.hedges.saturating_add(1);
+        let all_asked = committing.hedges >= replicas - 1;
         let (relay, begin) = (committing.relay, committing.begin.clone());
         if self.relay == asked {
             self.relay = relay;
         }
         out.send(self.replica(relay), Message::BeginCommit(begin));
+        if !all_asked {
+            out.set(InitiatorTimer::Hedge(id), self.config.hedge_delay);
+        }
     }
 
     /// A relay that went away is not waited for.
@@ -154,9 +159,11 @@ impl Initiator {
     }
 
     pub(super) fn tick_while_open(&mut self, out: &mut Effects<Self>) {
+        if self.ticking == Ticking::Yes {
+            return;
+        }
         let committing = |phase: &Phase| matches!(phase, Phase::Committing(_));
-        let open = self.open.values().any(committing) || !self.questions.is_empty();
-        if open && self.ticking == Ticking::No {
+        if self.open.values().any(committing) || !self.questions.is_empty() {
             self.ticking = Ticking::Yes;
             out.set(InitiatorTimer::Tick, self.config.tick);
         }

@@ -19,6 +19,7 @@ mod voting;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::effects::{Effects, Host, Input};
@@ -308,10 +309,34 @@ impl Participant {
         if *held >= floor {
             return;
         }
+        let passed = *held..floor;
         *held = floor;
-        let below = |txn: &TxnId| txn.initiator == initiator && txn.sequence < floor;
-        self.branches
-            .retain(|txn, phase| !(below(txn) && phase.may_be_forgotten()));
+        // Ids sort by generation first; only a few generations are open at a time.
+        let mut generation = self.branches.keys().next().map(|txn| txn.generation);
+        while let Some(current) = generation {
+            let at = |sequence| TxnId {
+                generation: current,
+                initiator,
+                sequence,
+            };
+            let below = self.branches.range(at(passed.start)..at(passed.end));
+            let forgotten: Vec<TxnId> = below
+                .filter(|(_, phase)| phase.may_be_forgotten())
+                .map(|(txn, _)| *txn)
+                .collect();
+            for txn in forgotten {
+                self.branches.remove(&txn);
+            }
+            let last = TxnId {
+                generation: current,
+                initiator: InitiatorId(u64::MAX),
+                sequence: u32::MAX,
+            };
+            let later = self
+                .branches
+                .range((Bound::Excluded(last), Bound::Unbounded));
+            generation = later.map(|(txn, _)| txn.generation).next();
+        }
     }
 
     /// A branch has come to its end; it is remembered as long as the initiator cares.

@@ -27,7 +27,7 @@ pub struct Ballot {
 
 impl Ballot {
     /// The lowest ballot. It needs no phase 1, because nothing can have been accepted below it
-    /// (Gray & Lamport, section 3.1).
+    /// (Gray & Lamport, section 4.1).
     pub const ZERO: Ballot = Ballot {
         round: 0,
         replica: ReplicaId(0),

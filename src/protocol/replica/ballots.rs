@@ -272,7 +272,7 @@ impl Replica {
 
 /// Whether `ballot` is one that `owner` may lead, and the batch within its limit.
 fn check_ballot(owner: ReplicaId, ballot: Ballot, batch: usize) -> Result<(), Rejection> {
-    // Gray & Lamport, section 3.1: ballot 0 belongs to the participants, no leader may use it.
+    // Gray & Lamport, section 4.2: ballot 0 belongs to the participants, no leader may use it.
     if ballot.replica != owner || ballot.round == 0 {
         return Err(Rejection::NotItsBallot);
     }

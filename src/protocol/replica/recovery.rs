@@ -76,7 +76,7 @@ impl Recovery {
 
     /// Phase 1b: takes one replica's report. Answers once, with what to propose.
     ///
-    /// Gray & Lamport, section 4.1, over all N instances at once: bound to the outcome of the
+    /// Gray & Lamport, section 4.2, over all N instances at once: bound to the outcome of the
     /// highest ballot if any was accepted; else free, and then Commit if every branch's vote was
     /// reported, by whichever replica; else Abort.
     pub(super) fn on_report(

@@ -68,7 +68,7 @@ impl Replica {
         // Only the session named in the roster votes at ballot 0.
         let index = cast.roster.index_of(voter).ok_or(Rejection::NotInRoster)?;
         if self.outcome(&cast.id).is_some() {
-            // Gray & Lamport, section 4.2 (read-only): it needs no outcome, and has nothing to apply.
+            // A read-only branch needs no outcome, and has nothing to apply.
             if cast.vote != Vote::ReadOnly {
                 self.answer(from, Some(voter), cast.id, out);
             }
@@ -132,7 +132,7 @@ impl Replica {
         };
         out.send(Peer::Initiator(id.txn.initiator), report.clone());
         if let Some(roster) = &instance.roster {
-            let waiting = roster.all().minus(instance.acceptor.read_only());
+            let waiting = roster.all().minus(instance.read_only());
             for branch in roster.select(waiting) {
                 out.send(Peer::Session(branch.clone()), report.clone());
             }

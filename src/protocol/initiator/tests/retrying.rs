@@ -18,17 +18,23 @@ fn when_nothing_was_heard_the_next_relay_is_asked_too_and_first_from_now_on() {
     let mut rig = Rig::begun(2);
     rig.commit(0, Relay);
     rig.commit(1, Relay);
-    assert_eq!(rig.hedge(0), sends([(replica(2), begin_commit(0))]));
+    let asked = |sequence, next| {
+        let begin = (replica(next), begin_commit(sequence));
+        effects([begin], [], [set_hedge(sequence)])
+    };
+    assert_eq!(rig.hedge(0), asked(0, 2));
     assert_eq!(first_relay(&mut rig), replica(2));
-    assert_eq!(rig.hedge(1), sends([(replica(2), begin_commit(1))]));
+    assert_eq!(rig.hedge(1), asked(1, 2));
     assert_eq!(first_relay(&mut rig), replica(2), "it had moved on already");
 }
 
 #[test]
-fn hedges_go_around() {
+fn hedges_go_around_and_wait_for_each_replica_once() {
     let mut rig = Rig::committing(Relay);
-    for next in [2, 3, 1, 2] {
-        assert_eq!(rig.hedge(0), sends([(replica(next), begin_commit(0))]));
+    let timers = [vec![set_hedge(0)], vec![], vec![], vec![]];
+    for (next, timers) in [2, 3, 1, 2].into_iter().zip(timers) {
+        let begin = (replica(next), begin_commit(0));
+        assert_eq!(rig.hedge(0), effects([begin], [], timers));
         assert_eq!(first_relay(&mut rig), replica(next));
     }
     let mut alone = Rig::among(1);
@@ -154,7 +160,8 @@ fn a_relay_that_went_away_is_not_waited_for() {
     rig.commit(1, Itself);
     rig.commit(2, Relay);
     let moved = [(replica(2), begin_commit(0)), (replica(2), begin_commit(2))];
-    assert_eq!(rig.disconnected(replica(1)), sends(moved));
+    let timers = [set_hedge(0), set_hedge(2)];
+    assert_eq!(rig.disconnected(replica(1)), effects(moved, [], timers));
     assert_eq!(first_relay(&mut rig), replica(2));
     assert_eq!(rig.disconnected(replica(1)), nothing());
     assert_eq!(rig.disconnected(replica(3)), nothing());
