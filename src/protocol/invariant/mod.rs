@@ -396,10 +396,9 @@ impl Instance {
         acceptors: &Acceptors,
         replica: ReplicaId,
     ) -> impl Iterator<Item = (Ballot, Outcome)> {
-        let by_it = move |tally: &Tally| !tally.silent(acceptors).contains(&replica);
         let accepted = self.accepted.iter();
         accepted
-            .filter(move |(_, _, tally)| by_it(tally))
+            .filter(move |(_, _, tally)| tally.contains(acceptors, replica))
             .map(|(ballot, outcome, _)| (*ballot, *outcome))
     }
 

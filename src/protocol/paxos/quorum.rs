@@ -106,6 +106,12 @@ impl Tally {
         self.0 != before
     }
 
+    /// Whether `replica` has answered.
+    pub fn contains(self, acceptors: &Acceptors, replica: ReplicaId) -> bool {
+        let index = acceptors.index_of(replica);
+        index.is_some_and(|index| self.0 & (1 << index) != 0)
+    }
+
     /// How many have answered.
     pub fn count(self) -> usize {
         self.0.count_ones() as usize
@@ -166,6 +172,8 @@ mod tests {
         assert!(!tally.add(&acceptors, ReplicaId(2)));
         assert!(!tally.add(&acceptors, ReplicaId(4)));
         assert_eq!(tally.count(), 1);
+        let counted = [1, 2, 3, 4].map(|id| tally.contains(&acceptors, ReplicaId(id)));
+        assert_eq!(counted, [false, true, false, false]);
         assert!(!tally.is_majority(&acceptors));
         assert_eq!(tally.silent(&acceptors), [ReplicaId(1), ReplicaId(3)]);
         assert!(tally.add(&acceptors, ReplicaId(1)));

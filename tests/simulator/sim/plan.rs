@@ -93,7 +93,7 @@ impl Plan {
             sessions: branches,
             initiators: 1,
             transactions,
-            in_flight: 256,
+            in_flight: 32,
             branches_max: branches,
             undecided_max: 100_000,
             delay_min: 50,
