@@ -343,14 +343,20 @@ impl Facts {
             return Err(Violation::NotDurable { id, replica });
         }
         // It reports what the disk shows: no vote and no acceptance more, and none less, for one
-        // that is hidden lets the leader think that it is free.
-        let disk = *disk;
+        // that is hidden lets the leader think that it is free. Behind a promise nothing changes
+        // any more, so this holds whenever it is looked at.
+        let held = disk.held;
         let instance = self.instances.entry(id).or_default();
-        let highest = instance.accepted_by(&self.acceptors, replica).max();
-        if report.held != disk.held || report.accepted != highest {
-            return Err(Violation::NotDurable { id, replica });
+        let mut accepted = instance.accepted_by(&self.acceptors, replica);
+        let shown = match report.accepted {
+            Some(reported) if reported.0 >= ballot => accepted.any(|it| it == reported),
+            below => accepted.filter(|(at, _)| *at < ballot).max() == below,
+        };
+        if report.held == held && shown {
+            Ok(())
+        } else {
+            Err(Violation::NotDurable { id, replica })
         }
-        Ok(())
     }
 
     fn proposed(&mut self, ballot: Ballot, proposal: &Decision) -> Result<(), Violation> {

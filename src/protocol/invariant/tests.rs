@@ -311,7 +311,15 @@ fn a_report_shows_what_is_on_disk() {
     assert_eq!(send(&mut facts, 1, abort.clone()), unsaved, "an accept");
     accept(&mut facts, 1, ballot(1, 1), Outcome::Abort).unwrap();
     assert_eq!(send(&mut facts, 1, abort), Ok(()));
-    assert_eq!(send(&mut facts, 1, report(None, one)), unsaved, "hidden");
+    let mut bound = super::tests::facts();
+    let low = Some((ballot(0, 2), Outcome::Abort));
+    accept(&mut bound, 1, ballot(0, 2), Outcome::Abort).unwrap();
+    promise(&mut bound, 1, ballot(1, 1)).unwrap();
+    assert_eq!(send(&mut bound, 1, report(None, none)), unsaved, "hidden");
+    assert_eq!(send(&mut bound, 1, report(low, none)), Ok(()));
+    accept(&mut bound, 1, ballot(1, 1), Outcome::Abort).unwrap();
+    assert_eq!(send(&mut bound, 1, report(low, none)), Ok(()), "as it was");
+    assert_eq!(send(&mut bound, 1, report(None, none)), unsaved);
     let other = report(at(1, Outcome::Commit), one);
     assert_eq!(send(&mut facts, 1, other), unsaved, "another value");
     let votes = Some((Ballot::ZERO, Outcome::Commit));
