@@ -73,6 +73,7 @@ fn a_replica_that_comes_back_is_told_all_votes_and_questions() {
     assert_eq!(rig.step(Input::Connected(replica(2))), sends(expected));
     let session = Peer::Session(branch("b", 1));
     assert_eq!(rig.step(Input::Connected(session)), nothing());
+    assert_eq!(rig.step(Input::Connected(replica(9))), nothing());
     assert_eq!(rig.step(Input::Disconnected(replica(2))), nothing());
 }
 

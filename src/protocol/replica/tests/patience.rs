@@ -66,6 +66,47 @@ fn the_first_word_of_a_transaction_starts_its_vote_timeout() {
 }
 
 #[test]
+fn the_vote_timeout_that_is_told_counts_once_and_never_shortens() {
+    let question = Message::Ask(Question {
+        id: id(1),
+        branch: None,
+        voter: Voter::Unknown,
+        vote_timeout: Duration::ZERO,
+    });
+    let asked = || Rig::new(1).given(initiator(), question.clone());
+    assert_eq!(asked().wait().0, 5, "nobody knows better");
+    let mut told = asked();
+    told.hear(a(), vote(1, Prepared));
+    told.wait_quietly(9);
+    told.hear(a(), vote(1, Prepared));
+    told.hear(initiator(), begun(1));
+    assert_eq!(told.wait().0, 1, "to say it again makes it no longer");
+    let mut tried = asked();
+    assert_eq!(tried.wait().0, 5);
+    tried.hear(a(), vote(1, Prepared));
+    assert!(tried.wait().0 < 10, "a ballot was started already");
+    let disk = vec![vote_record(1, 0, Prepared, Some(ab()))];
+    let mut restarted = Rig::with(config(1, 3), disk);
+    restarted.hear(a(), vote(1, Prepared));
+    assert_eq!(restarted.wait().0, 10, "as before the restart");
+}
+
+#[test]
+fn complete_votes_are_asked_about_soon() {
+    let mut settings = config(2, 3);
+    settings.exchange_ticks = 3;
+    let complete = |votes: [Vote; 2]| {
+        let mut rig = Rig::with(settings.clone(), Vec::new());
+        rig.hear(a(), vote(1, votes[0]));
+        rig.hear(b(), vote(1, votes[1]));
+        rig.wait().0
+    };
+    assert_eq!(complete([Prepared, Prepared]), 3 + 2, "then its turn");
+    assert_eq!(complete([ReadOnly, Prepared]), 3 + 2);
+    assert_eq!(complete([ReadOnly, ReadOnly]), 1, "nobody says Applied");
+}
+
+#[test]
 fn each_replica_waits_for_those_before_it() {
     for (replica, ticks) in [(1, 10), (2, 12), (3, 14)] {
         let mut rig = Rig::new(replica).given(a(), vote(1, Prepared));
