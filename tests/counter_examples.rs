@@ -16,16 +16,16 @@ use paxos_commit::protocol::types::{
 use paxos_commit::protocol::{Effects, Host, Input, Participant, Replica};
 
 fn acceptors() -> Acceptors {
-    Acceptors::new((1..=3).map(ReplicaId)).unwrap()
+    Acceptors::new((1..=3).map(ReplicaId)).expect("2F+1")
 }
 fn branch(name: &str) -> Branch {
     Branch {
-        participant: name.parse().unwrap(),
+        participant: name.parse().expect("a name"),
         session: Session(1),
     }
 }
 fn roster(names: &[&str]) -> Roster {
-    Roster::new(names.iter().map(|n| branch(n))).unwrap()
+    Roster::new(names.iter().map(|n| branch(n))).expect("a roster")
 }
 fn txn(sequence: u32) -> TxnId {
     TxnId {
@@ -240,7 +240,7 @@ fn phase1b(accepted: Option<(Ballot, Outcome)>) -> Message {
 fn facts(records: &[Record]) -> Facts {
     let mut facts = Facts::new(acceptors());
     for record in records {
-        facts.durable(ReplicaId(1), record).unwrap();
+        facts.durable(ReplicaId(1), record).expect("sound");
     }
     facts
 }
