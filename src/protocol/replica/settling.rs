@@ -139,15 +139,14 @@ impl Replica {
             unapplied,
         } = decision;
         let patience = self.config.push_ticks;
-        let instance = self.instance(id, patience);
-        if let Some(unapplied) = &unapplied {
-            instance.take(unapplied);
-        }
         if source == Source::Ballot {
             self.announce(id, outcome, out);
         }
         let finished = unapplied.is_none();
         let instance = self.instance(id, patience);
+        if let Some(unapplied) = &unapplied {
+            instance.take(unapplied);
+        }
         for waiter in std::mem::take(&mut instance.waiters) {
             tell(&waiter, id, outcome, out);
         }
