@@ -150,7 +150,9 @@ impl Replica {
             }
             match self.accept(ballot, proposal, out) {
                 Ok(outcome) => {
-                    self.report(id, ballot, outcome, out);
+                    if let Some(instance) = self.instances.get(&id) {
+                        Self::report(instance, id, ballot, outcome, out);
+                    }
                     let report = Message::Phase2b {
                         id,
                         ballot,

@@ -9,6 +9,7 @@ use crate::protocol::types::{
 };
 
 use super::acceptor::Voted;
+use super::instance::Instance;
 use super::{Record, Rejection, Replica};
 
 impl Replica {
@@ -94,7 +95,7 @@ impl Replica {
                     // No branch will ever say Applied.
                     instance.patience = 1;
                 }
-                self.report(cast.id, Ballot::ZERO, outcome, out);
+                Self::report(instance, cast.id, Ballot::ZERO, outcome, out);
                 self.learn(cast.id, self.config.id, Ballot::ZERO, outcome, out);
             }
             // A branch that says it again has missed the report, if there was one.
@@ -116,15 +117,12 @@ impl Replica {
     /// Phase 2b to the learners: the initiator, and every branch that waits. After Commit no
     /// `ReadOnly` branch waits; before Abort even those that have not voted do.
     pub(super) fn report(
-        &self,
+        instance: &Instance,
         id: CommitId,
         ballot: Ballot,
         outcome: Outcome,
         out: &mut Effects<Self>,
     ) {
-        let Some(instance) = self.instances.get(&id) else {
-            return;
-        };
         let report = Message::Phase2b {
             id,
             ballot,
