@@ -7,12 +7,16 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
+use super::paxos::log::LogMessage;
 use super::paxos::{Ballot, ReplicaId};
 use super::types::{
-    Branch, BranchSet, CommitId, Outcome, ParticipantName, ReadOnly, Request, Roster, Session,
-    TxnId, Vote,
+    Branch, BranchSet, CommitId, Configuration, Entry, Generations, Listed, Outcome,
+    ParticipantName, ReadOnly, Request, Roster, Session, TxnId, Vote,
 };
+
+pub use super::types::Unapplied;
 
 /// The most transactions that one recovery message carries.
 pub const BATCH_MAX: usize = 256;
@@ -139,6 +143,156 @@ pub enum Message {
         /// The instance that was not taken on. Nothing is lost.
         id: CommitId,
     },
+
+    /// Replica to whoever connects, and at every sign of life: the generations as they are now.
+    Announce(Generations),
+    /// Replica to initiator or session: this transaction cannot run here. Its generation is closed
+    /// and nothing is known of it, or it is not open here yet, or this replica does not decide it.
+    /// What is known of generations says which, and in which one to begin.
+    NotOpen {
+        /// The instance.
+        id: CommitId,
+        /// The generations.
+        generations: Generations,
+    },
+    /// Replica to whoever asked: the generation is settled, and this is not among the commits that
+    /// wait for a branch. To a branch that stands prepared this is Abort; to anyone else it says
+    /// that the outcome is forgotten.
+    Expired {
+        /// The instance.
+        id: CommitId,
+        /// The branch that was asked for.
+        branch: Option<Branch>,
+    },
+    /// Replica to whoever inquired: every instance of this transaction is settled, and none waits
+    /// for a branch. What came of it is forgotten.
+    Forgotten {
+        /// The transaction.
+        txn: TxnId,
+    },
+
+    /// Between replicas: the control log.
+    Log(LogMessage<Entry>),
+    /// Leader of the log to the replicas of a generation: freeze it, and tell what is unfinished.
+    Freeze {
+        /// The generation.
+        generation: u32,
+        /// Tell of ids after this one.
+        after: Option<CommitId>,
+    },
+    /// Replica to leader: it is frozen, and this is unfinished.
+    Frozen {
+        /// The generation.
+        generation: u32,
+        /// As asked.
+        after: Option<CommitId>,
+        /// The first [`BATCH_MAX`] ids after `after`, in order.
+        ids: Vec<CommitId>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// Leader of the log to the replicas of a frozen generation: what do you hold of these?
+    Collect {
+        /// The generation.
+        generation: u32,
+        /// At most [`BATCH_MAX`].
+        ids: Vec<CommitId>,
+    },
+    /// Replica to leader: it is frozen, and this is what it holds.
+    Collected {
+        /// The generation.
+        generation: u32,
+        /// One for each id.
+        records: Vec<Frozen>,
+    },
+    /// Replica or operator to replica: what do the entries of the log before yours come to?
+    Fetch {
+        /// As far as the sender has come; an operator that wants the list asks with 0.
+        slot: u64,
+        /// List commits after this one.
+        after: Option<CommitId>,
+    },
+    /// Replica to replica or operator: what they come to.
+    State {
+        /// The generations.
+        generations: Generations,
+        /// As asked.
+        after: Option<CommitId>,
+        /// The first [`LIST_MAX`](super::types::LIST_MAX) settled commits after `after` that wait
+        /// for a branch, in order.
+        listed: Vec<Listed>,
+        /// Whether there are more.
+        more: bool,
+    },
+
+    /// Operator to replica: open the next generation on this configuration. Answered with
+    /// `Announce` when it is open, or with `Declined`.
+    Reconfigure {
+        /// The generation that the operator takes for the latest.
+        latest: u32,
+        /// The replicas of the next one.
+        configuration: Configuration,
+    },
+    /// Operator to replica: let this settled commit go, although some branch has not applied it and
+    /// never will. Answered with `Expired` when it is gone, or with `Declined`.
+    Release {
+        /// The commit.
+        id: CommitId,
+    },
+    /// Replica to operator: nothing was done.
+    Declined(Declined),
+}
+
+/// Why a replica did not do what an operator asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Error)]
+#[non_exhaustive]
+pub enum Declined {
+    /// Another replica leads the log, or none does for the moment.
+    #[error("this replica does not lead the control log; ask replica {}", or_unknown(*leader))]
+    NotLeader {
+        /// Who does, if it is known.
+        leader: Option<ReplicaId>,
+    },
+    /// An entry is being decided already.
+    #[error("another change is under way; look at what came of it and try again")]
+    UnderWay,
+    /// The operator does not know the latest generation.
+    #[error("generation {latest} is the latest; look at it before you change it")]
+    Changed {
+        /// The latest.
+        latest: u32,
+    },
+    /// A new replica has a name that was used before.
+    #[error("replica id {0} was used before; a new replica needs an id above all former ones")]
+    UsedId(ReplicaId),
+    /// Too many generations wait to be settled.
+    #[error("{0} generations wait to be settled; a majority of each must be up for that")]
+    TooManyUnsettled(usize),
+    /// The commit is not settled, or waits for nobody.
+    #[error("{0} is not among the settled commits that wait for a branch")]
+    NotListed(CommitId),
+}
+
+fn or_unknown(leader: Option<ReplicaId>) -> String {
+    leader.map_or_else(|| "(none is known)".into(), |leader| leader.to_string())
+}
+
+/// What a frozen replica holds of an instance, in [`Message::Collected`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Frozen {
+    /// What it would report in phase 1b.
+    pub report: Report,
+    /// The outcome, if it knows it, and whether nobody waits for it any more.
+    pub decided: Option<(Outcome, Waits)>,
+}
+
+/// Whether some branch waits for an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Waits {
+    /// Some branch may not have applied it.
+    Some,
+    /// An abort, or all branches have applied it.
+    None,
 }
 
 /// Body of [`Message::BeginCommit`].
@@ -234,19 +388,6 @@ pub struct Decision {
     /// Of a commit that some branch may not have applied yet: whom to tell. Absent from an abort,
     /// and from a commit that all branches have applied.
     pub unapplied: Option<Unapplied>,
-}
-
-/// Whom a commit must be told: the roster, less the branches that voted `ReadOnly`.
-///
-/// It travels with every Commit that is proposed above ballot 0, because whoever accepts it may
-/// have seen no vote at all. Without the roster it could tell nobody; and to push a commit to a
-/// branch that voted `ReadOnly` would ask a resource manager for something it never had.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Unapplied {
-    /// The roster, of which the commit id holds the digest.
-    pub roster: Roster,
-    /// The branches that voted `ReadOnly`; all others voted `Prepared`.
-    pub read_only: BranchSet,
 }
 
 /// Body of [`Message::Undecided`].

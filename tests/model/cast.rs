@@ -9,6 +9,7 @@ use paxos_commit::protocol::message::{BeginCommit, Message, Prepare};
 use paxos_commit::protocol::participant::{
     InDoubt, Owner, Participant, ParticipantCommand, ParticipantConfig,
 };
+use paxos_commit::protocol::paxos::log::LogConfig;
 use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
 use paxos_commit::protocol::replica::{Record, Replica, ReplicaConfig};
 use paxos_commit::protocol::types::{
@@ -107,6 +108,12 @@ impl Cast {
             retry_ticks_max: 1,
             push_ticks: 1,
             push_ticks_max: 1,
+            // The control log rests.
+            announce_ticks: u32::MAX,
+            log: LogConfig {
+                silence_ticks: u32::MAX,
+                ..LogConfig::default()
+            },
             ..ReplicaConfig::new(replica_id(index), self.acceptors.clone())
         };
         let mut replica = Replica::recover(config, saved, &mut Effects::default());

@@ -88,7 +88,11 @@ impl Ledger {
                 Record::Vote { .. }
                 | Record::Committed { .. }
                 | Record::Finished { .. }
-                | Record::Round { .. } => None,
+                | Record::Round { .. }
+                | Record::Log(_)
+                | Record::Frozen { .. }
+                | Record::Chosen { .. }
+                | Record::State { .. } => None,
             });
         let highest = ballots.max();
         let mut normal = disk;
@@ -141,7 +145,11 @@ impl Ledger {
                 Record::Promise { .. }
                 | Record::Committed { .. }
                 | Record::Finished { .. }
-                | Record::Round { .. } => {}
+                | Record::Round { .. }
+                | Record::Log(_)
+                | Record::Frozen { .. }
+                | Record::Chosen { .. }
+                | Record::State { .. } => {}
             }
         }
         summary
@@ -193,5 +201,8 @@ fn rank(record: &Record) -> (u8, Option<Ballot>, u64) {
         Record::Round { round } => (2, None, *round),
         Record::Committed { .. } => (3, None, 0),
         Record::Finished { .. } => (4, None, 0),
+        Record::Log(_) | Record::Frozen { .. } | Record::Chosen { .. } | Record::State { .. } => {
+            panic!("no control log runs in this model: {record:?}")
+        }
     }
 }

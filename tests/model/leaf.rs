@@ -81,6 +81,8 @@ fn outcomes(step: &Step<Initiator>) -> u8 {
         | InitiatorNotice::Refused { .. }
         | InitiatorNotice::Undecided { .. }
         | InitiatorNotice::Status { .. }
+        | InitiatorNotice::Expired { .. }
+        | InitiatorNotice::Forgotten { .. }
         | InitiatorNotice::Resolved { .. } => 0,
     });
     bits.fold(0, |told, bit| told | bit)

@@ -28,7 +28,9 @@ pub(crate) fn take(state: &mut State, branch: usize, step: &Step<Participant>) {
             ParticipantNotice::Finish { outcome, .. } => node.finishing |= bit_of(*outcome),
             ParticipantNotice::LetGo(_)
             | ParticipantNotice::Refused(_)
-            | ParticipantNotice::Outcome { .. } => {}
+            | ParticipantNotice::Outcome { .. }
+            | ParticipantNotice::Expired { .. }
+            | ParticipantNotice::Settled { .. } => {}
         }
     }
 }

@@ -382,7 +382,10 @@ pub(crate) fn told(notices: &[ParticipantNotice]) -> u8 {
             bit_of(*outcome)
         }
         ParticipantNotice::LetGo(_) => LET_GO,
-        ParticipantNotice::Prepare { .. } | ParticipantNotice::Refused(_) => 0,
+        ParticipantNotice::Prepare { .. }
+        | ParticipantNotice::Refused(_)
+        | ParticipantNotice::Expired { .. }
+        | ParticipantNotice::Settled { .. } => 0,
     });
     bits.fold(0, |told, bit| told | bit)
 }

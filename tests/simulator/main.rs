@@ -139,7 +139,7 @@ fn finds_a_promise_that_hides_votes() {
 
 #[test]
 fn finds_a_ballot_used_twice() {
-    is_found(Plant::BallotTwice, 200, &[BALLOT_TWICE]);
+    is_found(Plant::BallotTwice, 200, &[BALLOT_TWICE, NOT_DURABLE]);
 }
 
 #[test]

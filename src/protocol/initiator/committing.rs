@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::protocol::effects::{Effects, TimerOp};
 use crate::protocol::learn::OutcomeLearner;
 use crate::protocol::message::{BeginCommit, Message};
-use crate::protocol::paxos::{Ballot, ReplicaId};
+use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::types::{
-    Branch, CommitId, Outcome, REQUEST_BYTES_MAX, ROSTER_MAX, Request, Roster, TxnId,
+    Branch, CommitId, Openness, Outcome, Peer, REQUEST_BYTES_MAX, ROSTER_MAX, Request, Roster,
+    TxnId,
 };
 
 use super::retrying::Retry;
@@ -17,7 +18,10 @@ use super::{CommitError, Initiator, InitiatorNotice, InitiatorTimer, PrepareBy};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
     /// Work goes on under it.
-    Begun,
+    Begun {
+        /// Where it belongs.
+        generation: u32,
+    },
     /// Commit was asked for; no outcome is known.
     Committing(Box<Committing>),
 }
@@ -26,6 +30,8 @@ pub(super) enum Phase {
 pub(super) struct Committing {
     pub(super) begin: BeginCommit,
     pub(super) prepare: PrepareBy,
+    /// The replicas that decide it.
+    pub(super) acceptors: Acceptors,
     pub(super) learner: OutcomeLearner,
     /// The position of the replica that was asked last.
     pub(super) relay: usize,
@@ -41,9 +47,10 @@ impl Initiator {
             return;
         };
         self.next = sequence.checked_add(1);
-        self.open.insert(sequence, Phase::Begun);
+        let generation = self.generations.latest();
+        self.open.insert(sequence, Phase::Begun { generation });
         let txn = TxnId {
-            generation: self.config.generation,
+            generation,
             initiator: self.config.id,
             sequence,
         };
@@ -62,6 +69,13 @@ impl Initiator {
         if !self.is_begun(txn) {
             return Err(CommitError::NotOpen(txn));
         }
+        // What nobody knows yet is taken on in the two latest generations only.
+        let acceptors = match self.generations.openness(txn.generation) {
+            Openness::Open => self.generations.acceptors(txn.generation),
+            Openness::Unknown | Openness::Closed | Openness::Settled => None,
+        };
+        let acceptors = acceptors.ok_or(CommitError::GenerationClosed(txn))?;
+        let acceptors = acceptors.clone();
         branches.sort_unstable();
         let (branches, requests): (Vec<_>, Vec<_>) = branches.into_iter().unzip();
         let roster = Roster::new(branches)?;
@@ -76,14 +90,17 @@ impl Initiator {
                 vote_timeout,
             },
             prepare,
+            relay: self.relay % acceptors.len(),
+            acceptors,
             learner: OutcomeLearner::default(),
-            relay: self.relay,
             hedges: 0,
             retry: Retry::new(&self.config),
         };
         if prepare == PrepareBy::Relay {
-            let relay = self.replica(self.relay);
-            out.send(relay, Message::BeginCommit(committing.begin.clone()));
+            out.send(
+                committing.relay(),
+                Message::BeginCommit(committing.begin.clone()),
+            );
             out.set(InitiatorTimer::Hedge(id), self.config.hedge_delay);
         }
         let phase = Phase::Committing(Box::new(committing));
@@ -107,7 +124,7 @@ impl Initiator {
                 branches,
                 floor,
             };
-            self.send_to_all(&rollback, out);
+            self.send_to_all(Some(txn), &rollback, out);
         }
     }
 
@@ -130,12 +147,11 @@ impl Initiator {
         outcome: Outcome,
         out: &mut Effects<Self>,
     ) {
-        let acceptors = self.config.acceptors.clone();
         let Some(committing) = self.committing(id) else {
             return;
         };
-        let learner = &mut committing.learner;
-        if let Some(outcome) = learner.on_phase2b(&acceptors, from, ballot, outcome) {
+        let (acceptors, learner) = (&committing.acceptors, &mut committing.learner);
+        if let Some(outcome) = learner.on_phase2b(acceptors, from, ballot, outcome) {
             self.on_outcome(id, outcome, out);
         }
     }
@@ -152,8 +168,23 @@ impl Initiator {
         }
     }
 
+    /// The transaction is settled, and no commit that waits: its outcome is forgotten.
+    pub(super) fn on_expired(&mut self, id: CommitId, out: &mut Effects<Self>) {
+        let was_asked = self.questions.remove(&id).is_some();
+        let was_open = self.committing(id).is_some();
+        if was_open {
+            self.open.remove(&id.txn.sequence);
+            out.timers.push(TimerOp::Cancel(InitiatorTimer::Hedge(id)));
+        }
+        if was_open || was_asked {
+            out.notify.push(InitiatorNotice::Expired { id });
+        }
+    }
+
     fn is_begun(&self, txn: TxnId) -> bool {
-        self.is_mine(txn) && self.open.get(&txn.sequence) == Some(&Phase::Begun)
+        let generation = txn.generation;
+        let begun = Phase::Begun { generation };
+        self.is_mine(txn) && self.open.get(&txn.sequence) == Some(&begun)
     }
 
     pub(super) fn committing(&mut self, id: CommitId) -> Option<&mut Committing> {
@@ -162,8 +193,16 @@ impl Initiator {
         }
         match self.open.get_mut(&id.txn.sequence)? {
             Phase::Committing(committing) if committing.begin.id == id => Some(committing),
-            Phase::Committing(_) | Phase::Begun => None,
+            Phase::Committing(_) | Phase::Begun { .. } => None,
         }
+    }
+}
+
+impl Committing {
+    /// The replica that was asked last.
+    pub(super) fn relay(&self) -> Peer {
+        let replica = self.acceptors.iter().nth(self.relay);
+        Peer::Replica(replica.expect("the index is kept below the number of replicas"))
     }
 }
 

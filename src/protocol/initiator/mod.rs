@@ -21,8 +21,8 @@ use super::effects::{Effects, Host, Input};
 use super::message::{Decision, Message, State, Undecided};
 use super::paxos::{Acceptors, ReplicaId};
 use super::types::{
-    Branch, CommitId, InitiatorId, Outcome, ParticipantName, Peer, REQUEST_BYTES_MAX, Request,
-    RosterError, Session, TxnId,
+    Branch, CommitId, Configuration, Generations, InitiatorId, Outcome, ParticipantName, Peer,
+    REQUEST_BYTES_MAX, Request, RosterError, Session, TxnId,
 };
 
 use committing::Phase;
@@ -33,10 +33,8 @@ use retrying::{Retry, Ticking};
 pub struct InitiatorConfig {
     /// Drawn at random at start.
     pub id: InitiatorId,
-    /// The replicas.
-    pub acceptors: Acceptors,
-    /// The generation that is open.
-    pub generation: u32,
+    /// The generations, as a replica announced them when the connection came up.
+    pub generations: Generations,
     /// How long to wait for a sign of a commit before the next relay is asked too.
     pub hedge_delay: Duration,
     /// The time between two ticks.
@@ -48,12 +46,11 @@ pub struct InitiatorConfig {
 }
 
 impl InitiatorConfig {
-    /// The usual settings.
-    pub fn new(id: InitiatorId, acceptors: Acceptors) -> Self {
+    /// The usual settings, with a new cluster.
+    pub fn new(id: InitiatorId, genesis: impl Into<Configuration>) -> Self {
         InitiatorConfig {
             id,
-            acceptors,
-            generation: 1,
+            generations: Generations::genesis(genesis.into()),
             hedge_delay: Duration::from_millis(5),
             tick: Duration::from_millis(50),
             retry_ticks: 2,
@@ -139,6 +136,19 @@ pub enum InitiatorNotice {
         /// What was chosen.
         outcome: Outcome,
     },
+    /// The outcome is forgotten: the transaction ended long ago. It was aborted, or it was committed
+    /// and every branch has applied it; which of the two, nobody knows any more.
+    Expired {
+        /// The instance.
+        id: CommitId,
+    },
+    /// A replica knows nothing of a transaction any more: it ended long ago.
+    Forgotten {
+        /// The replica.
+        replica: ReplicaId,
+        /// The transaction.
+        txn: TxnId,
+    },
     /// No outcome yet, as one replica sees it.
     Undecided {
         /// The replica that says so.
@@ -186,6 +196,11 @@ pub enum CommitError {
     /// themselves.
     #[error("a branch that prepares by itself can be given no request at commit")]
     RequestWithoutRelay,
+    /// The transaction has been open for so long that replicas take it on no more.
+    #[error(
+        "transaction {0} began in a generation that is closed by now: roll it back and do it again"
+    )]
+    GenerationClosed(TxnId),
 }
 
 impl From<RosterError> for CommitError {
@@ -204,7 +219,8 @@ pub struct Initiator {
     open: BTreeMap<u32, Phase>,
     /// Questions about any transaction.
     questions: BTreeMap<CommitId, Retry>,
-    /// The position of the replica that is asked first.
+    generations: Generations,
+    /// The position, in the configuration of a transaction, of the replica that is asked first.
     relay: usize,
     ticking: Ticking,
 }
@@ -225,6 +241,7 @@ impl Host for Initiator {
             match record {}
         }
         Initiator {
+            generations: config.generations.clone(),
             config,
             next: Some(0),
             open: BTreeMap::new(),
@@ -236,10 +253,15 @@ impl Host for Initiator {
 
     fn step(&mut self, input: Input<Self>, out: &mut Effects<Self>) {
         match input {
+            // A replica that is new here tells which generation it belongs to.
+            Input::Message {
+                from: Peer::Replica(_),
+                message: Message::Announce(generations),
+            } => self.on_generations(generations),
             Input::Message {
                 from: Peer::Replica(replica),
                 message,
-            } if self.config.acceptors.contains(replica) => self.on_message(replica, message, out),
+            } if self.generations.contains(replica) => self.on_message(replica, message, out),
             Input::Message { .. } => {}
             Input::Connected(peer) => self.on_connected(&peer, out),
             Input::Disconnected(peer) => self.on_disconnected(&peer, out),
@@ -278,9 +300,11 @@ impl Initiator {
                 self.ask(id, out);
                 self.tick_while_open(out);
             }
-            InitiatorCommand::Inquire(txn) => self.send_to_all(&Message::Inquire { txn }, out),
+            InitiatorCommand::Inquire(txn) => {
+                self.send_to_all(Some(txn), &Message::Inquire { txn }, out);
+            }
             InitiatorCommand::Resolve(participant) => {
-                self.send_to_all(&Message::Resolve { participant }, out);
+                self.send_to_all(None, &Message::Resolve { participant }, out);
             }
             InitiatorCommand::HedgeAfter(delay) => self.config.hedge_delay = delay,
         }
@@ -316,6 +340,11 @@ impl Initiator {
                 sessions,
             }),
             Message::Busy { id } => self.on_busy(id, out),
+            Message::NotOpen { generations, .. } => self.on_generations(generations),
+            Message::Expired { id, .. } => self.on_expired(id, out),
+            Message::Forgotten { txn } => out
+                .notify
+                .push(InitiatorNotice::Forgotten { replica: from, txn }),
             Message::BeginCommit(_)
             | Message::Rollback { .. }
             | Message::Ask(_)
@@ -330,7 +359,18 @@ impl Initiator {
             | Message::Phase1b { .. }
             | Message::Phase2a { .. }
             | Message::Nack { .. }
-            | Message::Finish { .. } => {}
+            | Message::Finish { .. }
+            | Message::Announce(_)
+            | Message::Log(_)
+            | Message::Freeze { .. }
+            | Message::Frozen { .. }
+            | Message::Collect { .. }
+            | Message::Collected { .. }
+            | Message::Fetch { .. }
+            | Message::State { .. }
+            | Message::Reconfigure { .. }
+            | Message::Release { .. }
+            | Message::Declined(_) => {}
         }
     }
 
@@ -343,13 +383,19 @@ impl Initiator {
         open || self.questions.contains_key(id)
     }
 
-    fn replica(&self, index: usize) -> Peer {
-        let replica = self.config.acceptors.iter().nth(index);
-        Peer::Replica(replica.expect("the index is kept below the number of replicas"))
+    /// A replica announces the generations: new transactions begin in the latest.
+    fn on_generations(&mut self, generations: Generations) {
+        if self.generations.is_older_than(&generations) {
+            self.generations = generations;
+        }
     }
 
-    fn send_to_all(&self, message: &Message, out: &mut Effects<Self>) {
-        for replica in self.config.acceptors.iter() {
+    /// To the replicas that decide, or know, what comes of `txn`; without one, to those in force.
+    fn send_to_all(&self, txn: Option<TxnId>, message: &Message, out: &mut Effects<Self>) {
+        let in_force = self.generations.in_force().map(Configuration::acceptors);
+        let acceptors = txn.and_then(|txn| self.generations.who_knows(txn));
+        let acceptors = acceptors.or(in_force);
+        for replica in acceptors.into_iter().flat_map(Acceptors::iter) {
             out.send(Peer::Replica(replica), message.clone());
         }
     }

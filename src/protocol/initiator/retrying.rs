@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::effects::{Effects, TimerOp};
 use crate::protocol::message::{Message, Question, Voter};
-use crate::protocol::types::{CommitId, Peer};
+use crate::protocol::types::{CommitId, Configuration, Peer};
 
 use super::committing::{Committing, Phase};
 use super::{Initiator, InitiatorConfig, InitiatorTimer, PrepareBy};
@@ -39,19 +39,20 @@ impl Initiator {
     /// Nothing was heard within the hedge delay: ask the next replica too, and ask it first from
     /// now on. Each replica gets its delay, until all have been asked; then ticks take over.
     pub(super) fn on_hedge(&mut self, id: CommitId, out: &mut Effects<Self>) {
-        let replicas = self.config.acceptors.len();
         let Some(committing) = self.committing(id) else {
             return;
         };
+        let replicas = committing.acceptors.len();
         let asked = committing.relay;
         committing.relay = (asked + 1) % replicas;
         committing.hedges = committing.hedges.saturating_add(1);
         let all_asked = committing.hedges >= replicas - 1;
-        let (relay, begin) = (committing.relay, committing.begin.clone());
-        if self.relay == asked {
-            self.relay = relay;
+        let (next, relay) = (committing.relay, committing.relay());
+        let begin = committing.begin.clone();
+        if self.relay % replicas == asked {
+            self.relay = next;
         }
-        out.send(self.replica(relay), Message::BeginCommit(begin));
+        out.send(relay, Message::BeginCommit(begin));
         if !all_asked {
             out.set(InitiatorTimer::Hedge(id), self.config.hedge_delay);
         }
@@ -64,19 +65,23 @@ impl Initiator {
             .values()
             .filter_map(|phase| match phase {
                 Phase::Committing(committing)
-                    if committing.prepare == PrepareBy::Relay
-                        && self.replica(committing.relay) == *peer =>
+                    if committing.prepare == PrepareBy::Relay && committing.relay() == *peer =>
                 {
                     Some(committing.begin.id)
                 }
-                Phase::Begun | Phase::Committing(_) => None,
+                Phase::Begun { .. } | Phase::Committing(_) => None,
             })
             .collect();
         for id in hedges {
             self.on_hedge(id, out);
         }
-        if self.replica(self.relay) == *peer {
-            self.relay = (self.relay + 1) % self.config.acceptors.len();
+        let Some(acceptors) = self.generations.in_force().map(Configuration::acceptors) else {
+            return;
+        };
+        let first = self.relay % acceptors.len();
+        let relay = acceptors.iter().nth(first).map(Peer::Replica);
+        if relay.as_ref() == Some(peer) {
+            self.relay = (first + 1) % acceptors.len();
         }
     }
 
@@ -88,7 +93,7 @@ impl Initiator {
         for phase in self.open.values_mut() {
             match phase {
                 Phase::Committing(committing) => committing.retry.patience = 1,
-                Phase::Begun => {}
+                Phase::Begun { .. } => {}
             }
         }
         for retry in self.questions.values_mut() {
@@ -105,11 +110,11 @@ impl Initiator {
             match phase {
                 Phase::Committing(committing) => {
                     if committing.retry.is_due(&config) {
-                        committing.relay = (committing.relay + 1) % config.acceptors.len();
+                        committing.relay = (committing.relay + 1) % committing.acceptors.len();
                         due.push((**committing).clone());
                     }
                 }
-                Phase::Begun => {}
+                Phase::Begun { .. } => {}
             }
         }
         for committing in due {
@@ -129,12 +134,12 @@ impl Initiator {
     /// whose vote it lacks. Without a relay, the question is what makes the replicas answer.
     fn try_again(&self, committing: Committing, out: &mut Effects<Self>) {
         let id = committing.begin.id;
+        let settled = self.generations.is_settled(&id);
         match committing.prepare {
-            PrepareBy::Relay => {
-                let relay = self.replica(committing.relay);
-                out.send(relay, Message::BeginCommit(committing.begin));
+            PrepareBy::Relay if !settled => {
+                out.send(committing.relay(), Message::BeginCommit(committing.begin));
             }
-            PrepareBy::Itself => {
+            PrepareBy::Relay | PrepareBy::Itself => {
                 self.send_question(id, committing.begin.vote_timeout, out);
             }
         }
@@ -155,7 +160,7 @@ impl Initiator {
             voter: Voter::Unknown,
             vote_timeout,
         };
-        self.send_to_all(&Message::Ask(question), out);
+        self.send_to_all(Some(id.txn), &Message::Ask(question), out);
     }
 
     pub(super) fn tick_while_open(&mut self, out: &mut Effects<Self>) {

@@ -14,27 +14,36 @@
 //! 4. Promises and accepts never go back ([`Violation::WentBack`]); what a peer was told is on disk
 //!    ([`Violation::NotDurable`]).
 //!
+//! And for the control log: one entry per slot ([`Violation::TwoEntries`]), learned only when chosen;
+//! nothing of a frozen generation is touched ([`Violation::FrozenTouched`]); above all, a commit
+//! that some branch has not applied is never forgotten ([`Violation::CommitForgotten`]).
+//!
 //! (5, liveness, is checked where time is known: in the simulator.)
 
+mod control;
 #[cfg(test)]
 mod tests;
+mod violation;
 
-use std::collections::BTreeMap;
-
-use thiserror::Error;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::{Decision, Message, Report};
-use super::paxos::{Acceptors, Ballot, ReplicaId, Tally};
+use super::paxos::{Ballot, ReplicaId};
 use super::replica::Record;
-use super::types::{Branch, BranchSet, CommitId, Outcome, Peer, Roster, RosterDigest, Vote};
+use super::types::{
+    Branch, BranchSet, CommitId, Configuration, Outcome, Peer, Roster, RosterDigest, Vote,
+};
+
+use control::Control;
+pub use violation::Violation;
 
 /// Everything that an omniscient observer knows of a system.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    acceptors: Acceptors,
     instances: BTreeMap<CommitId, Instance>,
-    /// The highest round on disk, by position of the replica.
-    rounds: Vec<u64>,
+    /// The highest round on disk.
+    rounds: BTreeMap<ReplicaId, u64>,
+    control: Control,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -45,12 +54,16 @@ struct Instance {
     /// What each ballot above 0 proposed.
     proposed: Vec<(Ballot, Outcome)>,
     /// Who has accepted what, durably.
-    accepted: Vec<(Ballot, Outcome, Tally)>,
+    accepted: Vec<(Ballot, Outcome, BTreeSet<ReplicaId>)>,
     chosen: Option<Outcome>,
     told: Option<Outcome>,
-    /// What is on disk, by position of the replica.
-    disks: Vec<Disk>,
+    /// What is on disk.
+    disks: BTreeMap<ReplicaId, Disk>,
     requests: Vec<Branch>,
+    /// The branches that said that they applied the commit.
+    applied: BTreeSet<Branch>,
+    /// An operator let it go although some branch has not applied it.
+    released: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,11 +75,11 @@ struct Disk {
 
 impl Facts {
     /// Nothing has happened yet.
-    pub fn new(acceptors: Acceptors) -> Self {
+    pub fn new(genesis: impl Into<Configuration>) -> Self {
         Facts {
-            rounds: vec![0; acceptors.len()],
-            acceptors,
+            rounds: BTreeMap::new(),
             instances: BTreeMap::new(),
+            control: Control::new(genesis.into()),
         }
     }
 
@@ -105,16 +118,15 @@ impl Facts {
     /// # Errors
     /// [`Violation::WentBack`], [`Violation::TwoChosen`] and [`Violation::BallotUsedTwice`].
     pub fn durable(&mut self, replica: ReplicaId, record: &Record) -> Result<(), Violation> {
-        let Some(index) = self.acceptors.index_of(replica) else {
-            return Ok(());
-        };
+        self.may_touch(replica, record)?;
         match record {
             Record::Round { round } => {
-                if *round <= self.rounds[index] {
+                let used = self.rounds.entry(replica).or_default();
+                if *round <= *used {
                     let round = *round;
                     return Err(Violation::BallotUsedTwice { replica, round });
                 }
-                self.rounds[index] = *round;
+                *used = *round;
             }
             Record::Vote {
                 id,
@@ -123,7 +135,7 @@ impl Facts {
                 roster,
             } => self.durable_vote(replica, *id, usize::from(*branch), *vote, roster.as_ref())?,
             Record::Promise { id, ballot } => {
-                let disk = self.disk(*id, index);
+                let disk = self.disk(*id, replica);
                 if disk.promised.is_some_and(|promised| *ballot < promised) {
                     return Err(Violation::WentBack { id: *id, replica });
                 }
@@ -135,7 +147,7 @@ impl Facts {
                 outcome,
                 ..
             } => {
-                let disk = self.disk(*id, index);
+                let disk = self.disk(*id, replica);
                 if disk.promised.is_some_and(|promised| *ballot < promised) {
                     return Err(Violation::WentBack { id: *id, replica });
                 }
@@ -144,6 +156,10 @@ impl Facts {
             }
             Record::Committed { id, .. } => self.is_chosen(*id, Outcome::Commit)?,
             Record::Finished { id, outcome } => self.is_chosen(*id, *outcome)?,
+            Record::Log(_)
+            | Record::Frozen { .. }
+            | Record::Chosen { .. }
+            | Record::State { .. } => self.durable_control(replica, record)?,
         }
         Ok(())
     }
@@ -166,8 +182,7 @@ impl Facts {
                 instance.vote(cast.id, branch, cast.vote)
             }
             (Peer::Replica(replica), Message::Phase1a { ballot, .. }) => {
-                let index = self.acceptors.index_of(*replica);
-                let durable = index.map_or(0, |index| self.rounds[index]);
+                let durable = self.rounds.get(replica).copied().unwrap_or(0);
                 if durable < ballot.round {
                     return Err(Violation::RoundNotDurable { ballot: *ballot });
                 }
@@ -191,7 +206,13 @@ impl Facts {
             ) => self.reported(*replica, *id, *ballot, *outcome),
             (_, Message::Decided(decision)) => self.tell(decision.id, decision.outcome),
             (_, Message::Finish { id, outcome, .. }) => self.tell(*id, *outcome),
-            (_, Message::Applied { id, .. }) => self.tell(*id, Outcome::Commit),
+            (_, Message::Applied { id, branch }) => {
+                self.tell(*id, Outcome::Commit)?;
+                let instance = self.instances.entry(*id).or_default();
+                instance.applied.insert(branch.clone());
+                Ok(())
+            }
+            (Peer::Replica(replica), message) => self.sent_control(*replica, message),
             (_, _) => Ok(()),
         }
     }
@@ -201,6 +222,7 @@ impl Facts {
     /// # Errors
     /// [`Violation::TwoOutcomes`], [`Violation::NotChosen`], [`Violation::CommitWithoutVotes`].
     pub fn tell(&mut self, id: CommitId, outcome: Outcome) -> Result<(), Violation> {
+        self.settle_unheard(id);
         let instance = self.instances.entry(id).or_default();
         if instance.told == Some(outcome) {
             return Ok(());
@@ -255,11 +277,9 @@ impl Facts {
         }
     }
 
-    fn disk(&mut self, id: CommitId, index: usize) -> &mut Disk {
-        let replicas = self.acceptors.len();
+    fn disk(&mut self, id: CommitId, replica: ReplicaId) -> &mut Disk {
         let instance = self.instances.entry(id).or_default();
-        instance.disks.resize(replicas, Disk::default());
-        &mut instance.disks[index]
+        instance.disks.entry(replica).or_default()
     }
 
     fn durable_vote(
@@ -270,10 +290,7 @@ impl Facts {
         vote: Vote,
         roster: Option<&Roster>,
     ) -> Result<(), Violation> {
-        let Some(index) = self.acceptors.index_of(replica) else {
-            return Ok(());
-        };
-        let disk = self.disk(id, index);
+        let disk = self.disk(id, replica);
         // A vote is held at ballot 0 only as long as no higher ballot was promised.
         if disk.promised.is_some() {
             return Err(Violation::WentBack { id, replica });
@@ -307,19 +324,18 @@ impl Facts {
         ballot: Ballot,
         outcome: Outcome,
     ) -> Result<(), Violation> {
+        let majority = self.control.majority(id.txn.generation);
         let instance = self.instances.entry(id).or_default();
-        let same =
-            |(at, value, _): &&mut (Ballot, Outcome, Tally)| *at == ballot && *value == outcome;
-        let tally = match instance.accepted.iter_mut().find(same) {
-            Some((_, _, tally)) => tally,
-            None => {
-                instance.accepted.push((ballot, outcome, Tally::default()));
-                &mut instance.accepted.last_mut().expect("just pushed").2
-            }
-        };
-        tally.add(&self.acceptors, replica);
+        let accepted = &mut instance.accepted;
+        let same = |(at, value, _): &(Ballot, Outcome, _)| *at == ballot && *value == outcome;
+        let position = accepted.iter().position(same).unwrap_or_else(|| {
+            accepted.push((ballot, outcome, BTreeSet::new()));
+            accepted.len() - 1
+        });
+        let by = &mut accepted[position].2;
+        by.insert(replica);
         let alone = ballot.is_zero() && outcome == Outcome::Abort;
-        if alone || tally.is_majority(&self.acceptors) {
+        if alone || by.len() >= majority {
             if instance.chosen.is_some_and(|chosen| chosen != outcome) {
                 return Err(Violation::TwoChosen { id });
             }
@@ -335,10 +351,7 @@ impl Facts {
         report: &Report,
     ) -> Result<(), Violation> {
         let id = report.id;
-        let Some(index) = self.acceptors.index_of(replica) else {
-            return Ok(());
-        };
-        let disk = self.disk(id, index);
+        let disk = self.disk(id, replica);
         if disk.promised.is_none_or(|promised| promised < ballot) {
             return Err(Violation::NotDurable { id, replica });
         }
@@ -347,7 +360,7 @@ impl Facts {
         // any more, so this holds whenever it is looked at.
         let held = disk.held;
         let instance = self.instances.entry(id).or_default();
-        let mut accepted = instance.accepted_by(&self.acceptors, replica);
+        let mut accepted = instance.accepted_by(replica);
         let shown = match report.accepted {
             Some(reported) if reported.0 >= ballot => accepted.any(|it| it == reported),
             below => accepted.filter(|(at, _)| *at < ballot).max() == below,
@@ -382,11 +395,8 @@ impl Facts {
         ballot: Ballot,
         outcome: Outcome,
     ) -> Result<(), Violation> {
-        if !self.acceptors.contains(replica) {
-            return Ok(());
-        }
         let instance = self.instances.entry(id).or_default();
-        let mut accepted = instance.accepted_by(&self.acceptors, replica);
+        let mut accepted = instance.accepted_by(replica);
         if accepted.any(|accepted| accepted == (ballot, outcome)) {
             Ok(())
         } else {
@@ -397,14 +407,10 @@ impl Facts {
 
 impl Instance {
     /// What `replica` has accepted, durably.
-    fn accepted_by(
-        &self,
-        acceptors: &Acceptors,
-        replica: ReplicaId,
-    ) -> impl Iterator<Item = (Ballot, Outcome)> {
+    fn accepted_by(&self, replica: ReplicaId) -> impl Iterator<Item = (Ballot, Outcome)> {
         let accepted = self.accepted.iter();
         accepted
-            .filter(move |(_, _, tally)| tally.contains(acceptors, replica))
+            .filter(move |(_, _, by)| by.contains(&replica))
             .map(|(ballot, outcome, _)| (*ballot, *outcome))
     }
 
@@ -434,35 +440,4 @@ impl Instance {
             Err(Violation::CommitWithoutVotes { id })
         }
     }
-}
-
-/// A broken invariant.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum Violation {
-    #[error("{id}: one was told commit, another abort")]
-    TwoOutcomes { id: CommitId },
-    #[error("{id}: {outcome} was told, and is not chosen")]
-    NotChosen { id: CommitId, outcome: Outcome },
-    #[error("{id}: commit without the votes of the whole roster")]
-    CommitWithoutVotes { id: CommitId },
-    #[error("{id}: branch {branch} voted twice, differently")]
-    TwoVotes { id: CommitId, branch: Branch },
-    #[error("{id}: replica {replica} holds two votes of one branch")]
-    TwoVotesHeld { id: CommitId, replica: ReplicaId },
-    #[error("{id}: the request of branch {branch} ran twice")]
-    RequestRanTwice { id: CommitId, branch: Branch },
-    #[error("{id}: two values were chosen")]
-    TwoChosen { id: CommitId },
-    #[error("{id}: ballot {ballot} proposed two values")]
-    TwoProposals { id: CommitId, ballot: Ballot },
-    #[error("{id}: replica {replica} went back behind a promise")]
-    WentBack { id: CommitId, replica: ReplicaId },
-    #[error("{id}: replica {replica} said what is not on its disk")]
-    NotDurable { id: CommitId, replica: ReplicaId },
-    #[error("replica {replica} used its ballot of round {round} twice")]
-    BallotUsedTwice { replica: ReplicaId, round: u64 },
-    #[error("ballot {ballot} left before its round was on disk")]
-    RoundNotDurable { ballot: Ballot },
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::protocol::message::{CastVote, Unapplied};
+use crate::protocol::paxos::Acceptors;
 use crate::protocol::types::{InitiatorId, Session, TxnId};
 
 fn branch(session: u64) -> Branch {
@@ -381,10 +382,14 @@ fn a_round_is_on_disk_before_its_ballot_leaves_and_used_once() {
 }
 
 #[test]
-fn strangers_are_not_observed() {
+fn strangers_decide_nothing() {
     let mut facts = facts();
-    assert_eq!(promise(&mut facts, 9, ballot(1, 9)), Ok(()));
-    assert_eq!(hold(&mut facts, 9, 0, Vote::Aborted), Ok(()));
+    let stranger = Violation::Stranger {
+        id: id(),
+        replica: ReplicaId(9),
+    };
+    assert_eq!(promise(&mut facts, 9, ballot(1, 9)), Err(stranger.clone()));
+    assert_eq!(hold(&mut facts, 9, 0, Vote::Aborted), Err(stranger));
     assert_eq!(facts.chosen(&id()), None);
     let told = Message::LetGo {
         txn: id().txn,

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::protocol::learn::OutcomeLearner;
-use crate::protocol::message::{CastVote, Message};
+use crate::protocol::message::{CastVote, Message, Prepare};
 use crate::protocol::types::{CommitId, Outcome, ReadOnly, Roster, Vote};
 
 /// How far a branch of this session is.
@@ -38,6 +38,8 @@ pub(super) struct Working {
     pub(super) health: Health,
     /// Ticks since it began.
     pub(super) age: u32,
+    /// It was told to prepare in a generation that this session has still to hear of.
+    pub(super) pending: Option<Box<Prepare>>,
 }
 
 /// Whether the branch can still vote anything but `Aborted`.

@@ -21,7 +21,9 @@ impl Participant {
         outcome: Outcome,
         out: &mut Effects<Self>,
     ) {
-        let acceptors = &self.config.acceptors;
+        let Some(acceptors) = self.generations.acceptors(id.txn.generation) else {
+            return;
+        };
         let learned = match self.branches.get_mut(&id.txn) {
             Some(Phase::Voted(voted)) if voted.id == id => {
                 voted.learner.on_phase2b(acceptors, from, ballot, outcome)
@@ -29,7 +31,8 @@ impl Participant {
             // Before its vote a branch has no learner, and can be told nothing but Abort. It may
             // let go for any reason; another branch's Aborted is a good one.
             Some(phase @ (Phase::Working(_) | Phase::Preparing(_))) if phase.is_of(&id) => {
-                is_final_alone(ballot, outcome).then_some(outcome)
+                let is_final = is_final_alone(ballot, outcome) && acceptors.contains(from);
+                is_final.then_some(outcome)
             }
             Some(_) | None => None,
         };
@@ -90,7 +93,7 @@ impl Participant {
     }
 
     /// RMRcvCommitMsg, RMRcvAbortMsg: the outcome is known.
-    fn on_outcome(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
+    pub(super) fn on_outcome(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
         match self.branches.get_mut(&id.txn) {
             Some(Phase::Voted(voted)) => match (voted.vote, outcome) {
                 (Vote::Prepared, _) => self.apply(id, outcome, out),
@@ -174,7 +177,7 @@ impl Participant {
             },
         };
         if applied == Some(Outcome::Commit) {
-            self.send_to_all(&Message::Applied { id, branch }, out);
+            self.send_to_all(id.txn, &Message::Applied { id, branch }, out);
         }
     }
 
@@ -219,7 +222,7 @@ impl Participant {
         let wait = Wait::new(WaitState::Outcome(voter), self.config.retry_ticks);
         self.others.insert((id, session), wait);
         let question = self.question(id, session, voter);
-        self.send_to_all(&Message::Ask(question), out);
+        self.send_to_all(id.txn, &Message::Ask(question), out);
     }
 
     pub(super) fn question(&self, id: CommitId, session: Session, voter: Voter) -> Question {
@@ -262,7 +265,7 @@ impl Participant {
             match phase {
                 Phase::Voted(voted) => {
                     if voted.again != Again::No && voted.wait.is_due(retry, max) {
-                        votes.push(voted.message());
+                        votes.push((*txn, voted.message()));
                         if voted.again == Again::Once {
                             voted.again = Again::No;
                         }
@@ -285,12 +288,12 @@ impl Participant {
                 questions.push((*id, *session, voter));
             }
         }
-        for vote in votes {
-            self.send_to_all(&vote, out);
+        for (txn, vote) in votes {
+            self.send_to_all(txn, &vote, out);
         }
         for (id, session, voter) in questions {
             let question = self.question(id, session, voter);
-            self.send_to_all(&Message::Ask(question), out);
+            self.send_to_all(id.txn, &Message::Ask(question), out);
         }
         for txn in stale {
             self.let_go(txn, out);

@@ -5,39 +5,42 @@
 //! | `branch` | the states of a branch of this session |
 //! | `voting` | begin, prepare, vote, let go |
 //! | `finishing` | learn the outcome, apply it, say so; branches in doubt |
+//! | `forgetting` | floors and generations: what may be forgotten |
 //!
 //! The session saves nothing itself. What must survive it is the resource manager's: branches that
 //! it prepared. They are listed to the next session (`InDoubt`), which asks about each and guesses
-//! none. What a session voted it remembers until the initiator's floor has passed the transaction;
-//! a new session votes for no branch but its own, so it needs no memory of what the old one said.
+//! none. What a session voted it remembers until the initiator's floor, or the settled horizon, has
+//! passed the transaction; a new session votes for no branch but its own, so it needs no memory of what the old one said.
 
 mod branch;
 mod finishing;
+mod forgetting;
 #[cfg(test)]
 mod tests;
 mod voting;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::ops::Bound;
 use std::time::Duration;
 
 use super::effects::{Effects, Host, Input};
 use super::message::{Message, Prepare};
 use super::paxos::{Acceptors, ReplicaId};
 use super::types::{
-    Branch, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Request, Roster, Session, TxnId, Vote,
+    Branch, CommitId, Configuration, Generations, InitiatorId, Outcome, Peer, ReadOnly, Request,
+    Roster, Session, TxnId, Vote,
 };
 
 use branch::{Phase, Wait};
+use forgetting::Floor;
 
 /// What a session is told at start. Ticks are multiples of `tick`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ParticipantConfig {
     /// The participant's name, and the session drawn at random at start.
     pub me: Branch,
-    /// The replicas.
-    pub acceptors: Acceptors,
+    /// The generations, as a replica announced them when the connection came up.
+    pub generations: Generations,
     /// The time between two ticks.
     pub tick: Duration,
     /// Ticks until a vote or a question that was not answered is sent again; doubled each time.
@@ -50,11 +53,11 @@ pub struct ParticipantConfig {
 }
 
 impl ParticipantConfig {
-    /// The usual settings.
-    pub fn new(me: Branch, acceptors: Acceptors) -> Self {
+    /// The usual settings, with a new cluster.
+    pub fn new(me: Branch, genesis: impl Into<Configuration>) -> Self {
         ParticipantConfig {
             me,
-            acceptors,
+            generations: Generations::genesis(genesis.into()),
             tick: Duration::from_millis(50),
             retry_ticks: 4,
             retry_ticks_max: 40,
@@ -146,6 +149,15 @@ pub enum ParticipantNotice {
         /// What to do.
         outcome: Outcome,
     },
+    /// The transaction came to its end long ago, and its end is forgotten: if this branch still
+    /// stands prepared, roll it back; if not, it had its outcome, and there is nothing to do. Answer
+    /// [`ParticipantCommand::Finished`].
+    Expired {
+        /// The instance.
+        id: CommitId,
+        /// The branch, not always of this session.
+        branch: Branch,
+    },
     /// Let go of work that was never prepared. Needs no answer.
     LetGo(TxnId),
     /// No work can begin under this transaction: it is being prepared, or over, or forgotten. What
@@ -158,6 +170,12 @@ pub enum ParticipantNotice {
         /// The outcome.
         outcome: Outcome,
     },
+    /// Everything up to this id is settled. A branch up to there that no longer stands prepared has
+    /// had its outcome: the marker that proves it may be dropped. Needs no answer.
+    Settled {
+        /// The horizon.
+        through: CommitId,
+    },
 }
 
 /// A participant's session. See the [module](self).
@@ -169,7 +187,8 @@ pub struct Participant {
     /// Branches of other sessions of this participant, and of this one's that it has forgotten.
     others: BTreeMap<(CommitId, Session), Wait>,
     /// The lowest sequence number that each initiator still cares about.
-    floors: BTreeMap<InitiatorId, u32>,
+    floors: BTreeMap<InitiatorId, Floor>,
+    generations: Generations,
 }
 
 impl Host for Participant {
@@ -189,6 +208,7 @@ impl Host for Participant {
         }
         out.set(ParticipantTimer::Tick, config.tick);
         Participant {
+            generations: config.generations.clone(),
             config,
             branches: BTreeMap::new(),
             others: BTreeMap::new(),
@@ -198,12 +218,17 @@ impl Host for Participant {
 
     fn step(&mut self, input: Input<Self>, out: &mut Effects<Self>) {
         match input {
+            // A replica that is new here tells which generation it belongs to.
+            Input::Message {
+                from: Peer::Replica(_),
+                message: Message::Announce(generations),
+            } => self.on_generations(generations, out),
             Input::Message {
                 from: Peer::Replica(replica),
                 message,
-            } if self.config.acceptors.contains(replica) => self.on_message(replica, message, out),
+            } if self.generations.contains(replica) => self.on_message(replica, message, out),
             Input::Message { .. } => {}
-            Input::Connected(Peer::Replica(replica)) if self.config.acceptors.contains(replica) => {
+            Input::Connected(Peer::Replica(replica)) if self.generations.contains(replica) => {
                 self.on_connected(replica, out);
             }
             Input::Connected(_) | Input::Disconnected(_) => {}
@@ -258,7 +283,7 @@ impl Participant {
             Message::Prepare(prepare) => self.prepare(Some(from), prepare, out),
             Message::LetGo { txn, floor } => {
                 self.let_go(txn, out);
-                self.raise_floor(txn.initiator, floor);
+                self.raise_floor(txn, floor);
             }
             Message::Phase2b {
                 id,
@@ -271,6 +296,11 @@ impl Participant {
                 outcome,
             } => self.on_finish(from, id, branch, outcome, out),
             Message::Busy { id } => self.on_busy(id),
+            Message::NotOpen { generations, .. } => self.on_generations(generations, out),
+            Message::Expired {
+                id,
+                branch: Some(branch),
+            } => self.on_expired(id, branch, out),
             Message::BeginCommit(_)
             | Message::Rollback { .. }
             | Message::Ask(_)
@@ -286,56 +316,28 @@ impl Participant {
             | Message::Decided(_)
             | Message::Undecided(_)
             | Message::Status { .. }
-            | Message::Resolved { .. } => {}
+            | Message::Resolved { .. }
+            | Message::Announce(_)
+            | Message::Expired { branch: None, .. }
+            | Message::Forgotten { .. }
+            | Message::Log(_)
+            | Message::Freeze { .. }
+            | Message::Frozen { .. }
+            | Message::Collect { .. }
+            | Message::Collected { .. }
+            | Message::Fetch { .. }
+            | Message::State { .. }
+            | Message::Reconfigure { .. }
+            | Message::Release { .. }
+            | Message::Declined(_) => {}
         }
     }
 
-    fn send_to_all(&self, message: &Message, out: &mut Effects<Self>) {
-        for replica in self.config.acceptors.iter() {
+    /// To the replicas that decide, or know, what comes of `txn`.
+    fn send_to_all(&self, txn: TxnId, message: &Message, out: &mut Effects<Self>) {
+        let acceptors = self.generations.who_knows(txn);
+        for replica in acceptors.into_iter().flat_map(Acceptors::iter) {
             out.send(Peer::Replica(replica), message.clone());
-        }
-    }
-
-    /// Whether the initiator no longer cares about `txn`. What this session voted for it may be
-    /// forgotten, so it never votes for it again.
-    fn is_below_floor(&self, txn: TxnId) -> bool {
-        let floor = self.floors.get(&txn.initiator);
-        floor.is_some_and(|floor| txn.sequence < *floor)
-    }
-
-    /// Raises the initiator's floor, and forgets what lies below it and is done.
-    fn raise_floor(&mut self, initiator: InitiatorId, floor: u32) {
-        let held = self.floors.entry(initiator).or_insert(0);
-        if *held >= floor {
-            return;
-        }
-        let passed = *held..floor;
-        *held = floor;
-        // Ids sort by generation first; only a few generations are open at a time.
-        let mut generation = self.branches.keys().next().map(|txn| txn.generation);
-        while let Some(current) = generation {
-            let at = |sequence| TxnId {
-                generation: current,
-                initiator,
-                sequence,
-            };
-            let below = self.branches.range(at(passed.start)..at(passed.end));
-            let forgotten: Vec<TxnId> = below
-                .filter(|(_, phase)| phase.may_be_forgotten())
-                .map(|(txn, _)| *txn)
-                .collect();
-            for txn in forgotten {
-                self.branches.remove(&txn);
-            }
-            let last = TxnId {
-                generation: current,
-                initiator: InitiatorId(u64::MAX),
-                sequence: u32::MAX,
-            };
-            let later = self
-                .branches
-                .range((Bound::Excluded(last), Bound::Unbounded));
-            generation = later.map(|(txn, _)| txn.generation).next();
         }
     }
 

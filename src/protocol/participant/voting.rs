@@ -4,7 +4,7 @@ use crate::protocol::effects::Effects;
 use crate::protocol::learn::OutcomeLearner;
 use crate::protocol::message::{Message, Prepare, Voter};
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{CommitId, Outcome, Peer, ReadOnly, TxnId, Vote};
+use crate::protocol::types::{CommitId, Openness, Outcome, Peer, ReadOnly, TxnId, Vote};
 
 use super::branch::{Again, Done, Health, Phase, Preparing, Voted, Wait, WaitState, Working};
 use super::{Participant, ParticipantNotice};
@@ -13,12 +13,15 @@ impl Participant {
     /// Work begins. A transaction that this session has let go of, or may have forgotten, cannot
     /// begin again.
     pub(super) fn begin(&mut self, txn: TxnId, out: &mut Effects<Self>) {
-        let below = self.is_below_floor(txn);
+        // In a closed generation nothing begins that could still be committed.
+        let closed = self.generations.openness(txn.generation) == Openness::Closed;
+        let below = closed || self.is_below_floor(txn);
         match self.branches.get(&txn) {
             None if !below => {
                 let working = Working {
                     health: Health::Good,
                     age: 0,
+                    pending: None,
                 };
                 self.branches.insert(txn, Phase::Working(working));
             }
@@ -69,7 +72,14 @@ impl Participant {
         if !right || !self.stands_in(&prepare.roster) {
             return;
         }
-        self.raise_floor(txn.initiator, prepare.floor);
+        if self.generations.openness(txn.generation) == Openness::Unknown {
+            // It is not known whom to send a vote. A relay will ask again; the service will not.
+            if let (None, Some(Phase::Working(working))) = (from, self.branches.get_mut(&txn)) {
+                working.pending = Some(Box::new(prepare));
+            }
+            return;
+        }
+        self.raise_floor(txn, prepare.floor);
         match self.branches.get(&txn) {
             Some(Phase::Working(working)) => {
                 let health = working.health;
@@ -79,7 +89,7 @@ impl Participant {
             // roster for the same transaction it knows nothing.
             Some(Phase::Voted(voted)) if voted.id == id => match from {
                 Some(from) => out.send(Peer::Replica(from), voted.message()),
-                None => self.send_to_all(&voted.message(), out),
+                None => self.send_to_all(txn, &voted.message(), out),
             },
             Some(Phase::Done(Done::LetGo)) => self.vote(prepare, Vote::Aborted, out),
             Some(
@@ -177,7 +187,7 @@ impl Participant {
             },
             wait: Wait::new(WaitState::Outcome(Voter::Unknown), self.config.retry_ticks),
         };
-        self.send_to_all(&voted.message(), out);
+        self.send_to_all(id.txn, &voted.message(), out);
         self.branches.insert(id.txn, Phase::Voted(Box::new(voted)));
         match vote {
             Vote::Aborted => out.notify.push(ParticipantNotice::LetGo(id.txn)),
@@ -188,7 +198,11 @@ impl Participant {
 
     /// A replica came back: whatever it may have missed is said again.
     pub(super) fn on_connected(&mut self, replica: ReplicaId, out: &mut Effects<Self>) {
-        for phase in self.branches.values() {
+        let knows = |txn: TxnId| {
+            let acceptors = self.generations.who_knows(txn);
+            acceptors.is_some_and(|acceptors| acceptors.contains(replica))
+        };
+        for (_, phase) in self.branches.iter().filter(|(txn, _)| knows(**txn)) {
             match phase {
                 Phase::Voted(voted) => out.send(Peer::Replica(replica), voted.message()),
                 Phase::Working(_)
@@ -198,7 +212,9 @@ impl Participant {
             }
         }
         for ((id, session), wait) in &self.others {
-            if let WaitState::Outcome(voter) = wait.state {
+            if let WaitState::Outcome(voter) = wait.state
+                && knows(id.txn)
+            {
                 let question = self.question(*id, *session, voter);
                 out.send(Peer::Replica(replica), Message::Ask(question));
             }

@@ -33,13 +33,20 @@ impl Ballot {
         replica: ReplicaId(0),
     };
 
+    /// The highest ballot. No replica leads it; it stands for the promise of a generation that is
+    /// frozen.
+    pub const LAST: Ballot = Ballot {
+        round: u64::MAX,
+        replica: ReplicaId(u32::MAX),
+    };
+
     /// The lowest ballot of `replica` that is higher than every ballot of round `round`.
     ///
     /// `None` when rounds are exhausted, which takes a peer that sends absurd ballots: the replica
     /// then leads no more, and stays safe.
     pub fn above(round: u64, replica: ReplicaId) -> Option<Ballot> {
         let round = round.checked_add(1)?;
-        Some(Ballot { round, replica })
+        (round < Ballot::LAST.round).then_some(Ballot { round, replica })
     }
 
     /// Whether this is [`Ballot::ZERO`], the one that needs no phase 1.
@@ -83,5 +90,8 @@ mod tests {
         let ballot = Ballot::above(7, ReplicaId(1)).unwrap();
         assert_eq!(ballot.to_string(), "8.1");
         assert_eq!(Ballot::above(u64::MAX, ReplicaId(1)), None);
+        assert_eq!(Ballot::above(u64::MAX - 1, ReplicaId(1)), None);
+        let last = Ballot::above(u64::MAX - 2, ReplicaId(1)).unwrap();
+        assert!(last < Ballot::LAST);
     }
 }

@@ -11,12 +11,15 @@
 //! What the caller owes: an acceptor's state is durable before its answer leaves; a ballot is saved
 //! before its first message leaves, and used once.
 //!
+//! [`log`] makes a sequence of such instances: Multi-Paxos.
+//!
 //! [`Ballot::ZERO`] needs no phase 1. That is what Paxos Commit builds on: there it belongs to the
 //! participants' votes. `examples/paxos_by_example.rs` walks through a whole run.
 
 mod acceptor;
 mod ballot;
 mod learner;
+pub mod log;
 mod proposer;
 mod quorum;
 

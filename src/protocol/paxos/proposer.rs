@@ -59,6 +59,39 @@ impl<V: Clone + PartialEq> Proposer<V> {
         self.ballot
     }
 
+    /// Whether a majority has promised, and the caller has still to propose.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// What the promises bind this ballot to, as far as they are in.
+    pub fn bound(&self) -> Option<&V> {
+        self.highest.as_ref().map(|(_, value)| value)
+    }
+
+    /// The same ballot in the next of a sequence of instances, with phase 1 behind it.
+    ///
+    /// *Paxos Made Simple*, section 3: a leader executes phase 1 for all later instances at once.
+    /// The caller vouches that the acceptors are the same, that each keeps its promise in all later
+    /// instances, and that none had accepted anything there when it promised.
+    ///
+    /// # Panics
+    /// When this ballot has not proposed: without a majority's promises nothing can be skipped.
+    #[must_use]
+    pub fn next_instance(&self) -> Self {
+        assert!(
+            matches!(self.phase, Phase::Proposed(_)),
+            "phase 1 is skipped by a ballot that has completed it"
+        );
+        Proposer {
+            ballot: self.ballot,
+            acceptors: self.acceptors.clone(),
+            promises: self.promises,
+            highest: None,
+            phase: Phase::Ready,
+        }
+    }
+
     /// What has been proposed in phase 2, if it has come to that.
     pub fn proposed(&self) -> Option<&V> {
         match &self.phase {

@@ -4,6 +4,7 @@ use crate::protocol::effects::Effects;
 use crate::protocol::message::{Message, Question, State, Undecided, Voter};
 use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Peer, Session, TxnId};
 
+use super::control::Standing;
 use super::instance::{Instance, Phase, Waiter};
 use super::{Rejection, Replica};
 
@@ -21,6 +22,18 @@ impl Replica {
         let id = question.id;
         let branch = self.check_asker(from, &question)?.cloned();
         if self.answer(from, branch.as_ref(), id, out) {
+            return Ok(());
+        }
+        if self.standing(&id) == Standing::Frozen {
+            // The Settle of its generation decides it.
+            let waiter = Waiter {
+                peer: from.clone(),
+                branch,
+            };
+            self.wait_for_settle(id, waiter, out);
+            return Ok(());
+        }
+        if !self.admits(from, id, out) {
             return Ok(());
         }
         if self.is_busy(&id) {
@@ -63,11 +76,19 @@ impl Replica {
         if self.answer(from, None, id, out) {
             return Ok(());
         }
-        let patience = self.vote_ticks(self.config.vote_timeout_min);
-        self.instance(id, patience).wait(Waiter {
+        let waiter = Waiter {
             peer: from.clone(),
             branch: None,
-        });
+        };
+        if self.standing(&id) == Standing::Frozen {
+            self.wait_for_settle(id, waiter, out);
+            return Ok(());
+        }
+        if !self.admits(from, id, out) {
+            return Ok(());
+        }
+        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        self.instance(id, patience).wait(waiter);
         if self.recovery.ballot(&id).is_none() {
             self.start_ballots(vec![id], out);
         }
@@ -98,6 +119,10 @@ impl Replica {
         let under_way = under_way.map(|(id, instance)| (*id, self.state_of(id, instance)));
         let mut instances: Vec<_> = finished.chain(under_way).collect();
         instances.sort_unstable();
+        if instances.is_empty() && self.generations.is_txn_settled(txn) {
+            out.send(from.clone(), Message::Forgotten { txn });
+            return Ok(());
+        }
         out.send(from.clone(), Message::Status { txn, instances });
         Ok(())
     }
@@ -123,15 +148,22 @@ impl Replica {
         Ok(())
     }
 
-    pub(super) fn on_connected(&mut self, peer: Peer) {
-        if let Peer::Session(branch) = peer {
-            let sessions = self.directory.entry(branch.participant);
-            sessions.or_default().insert(branch.session);
+    /// Whoever connects is told which generations there are.
+    pub(super) fn on_connected(&mut self, peer: Peer, out: &mut Effects<Self>) {
+        match &peer {
+            Peer::Replica(_) => return,
+            Peer::Session(branch) => {
+                let sessions = self.directory.entry(branch.participant.clone());
+                sessions.or_default().insert(branch.session);
+            }
+            Peer::Initiator(_) | Peer::Operator(_) => drop(self.clients.insert(peer.clone())),
         }
+        out.send(peer, Message::Announce(self.generations.clone()));
     }
 
     /// A session that is no longer connected may still live: nothing is concluded from it.
     pub(super) fn on_disconnected(&mut self, peer: &Peer) {
+        self.clients.remove(peer);
         if let Peer::Session(branch) = peer
             && let Some(sessions) = self.directory.get_mut(&branch.participant)
         {
@@ -173,6 +205,15 @@ impl Replica {
                 Err(Rejection::NotFromSuchAPeer)
             }
         }
+    }
+
+    /// Its generation is frozen here: who asks is told when it is settled.
+    fn wait_for_settle(&mut self, id: CommitId, waiter: Waiter, out: &mut Effects<Self>) {
+        let peer = waiter.peer.clone();
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.wait(waiter);
+        }
+        self.explain(&peer, id, out);
     }
 
     fn explain(&self, to: &Peer, id: CommitId, out: &mut Effects<Self>) {

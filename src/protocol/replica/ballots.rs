@@ -2,10 +2,11 @@
 
 use crate::protocol::effects::Effects;
 use crate::protocol::message::{BATCH_MAX, Decision, Message, Report};
-use crate::protocol::paxos::{Ballot, Refusal, ReplicaId};
+use crate::protocol::paxos::{Acceptors, Ballot, Refusal, ReplicaId};
 use crate::protocol::types::{CommitId, Outcome, Peer};
 
 use super::acceptor::Promise;
+use super::control::Standing;
 use super::instance::Phase;
 use super::{Record, Rejection, Replica};
 
@@ -18,9 +19,15 @@ impl Replica {
     pub(super) fn resolve(&mut self, due: Vec<CommitId>, out: &mut Effects<Self>) {
         let mut ballots = Vec::new();
         for id in due {
+            let standing = self.standing(&id);
             let Some(instance) = self.instances.get_mut(&id) else {
                 continue;
             };
+            if standing != Standing::Open {
+                // The Settle of its generation decides it.
+                instance.patience = self.config.retry_ticks_max;
+                continue;
+            }
             instance.attempts += 1;
             instance.patience = self.config.retry_ticks;
             match instance.acceptor.accepted() {
@@ -30,7 +37,7 @@ impl Replica {
                         ballot,
                         outcome,
                     };
-                    self.send_to_others(&report, out);
+                    self.send_to_others(&id, &report, out);
                     self.learn(id, self.config.id, ballot, outcome, out);
                 }
                 Some(_) | None => ballots.push(id),
@@ -41,6 +48,8 @@ impl Replica {
 
     /// LeaderPhase1a: starts one new ballot in each of `ids`.
     pub(super) fn start_ballots(&mut self, ids: Vec<CommitId>, out: &mut Effects<Self>) {
+        let may_start = |id: &CommitId| self.standing(id) == Standing::Open;
+        let ids: Vec<CommitId> = ids.into_iter().filter(may_start).collect();
         if ids.is_empty() {
             return;
         }
@@ -52,12 +61,17 @@ impl Replica {
             round: ballot.round,
         });
         for id in &ids {
-            self.recovery.start(*id, ballot);
+            if let Some(acceptors) = self.generations.acceptors(id.txn.generation) {
+                self.recovery.start(*id, ballot, acceptors);
+            }
             self.back_off(id);
         }
-        for batch in ids.chunks(BATCH_MAX) {
-            let ids = batch.to_vec();
-            self.send_to_all(&Message::Phase1a { ballot, ids }, out);
+        // Ids of one message have one configuration.
+        let of_one = |one: &CommitId, other: &CommitId| one.txn.generation == other.txn.generation;
+        let batches = ids.chunk_by(of_one).flat_map(|of| of.chunks(BATCH_MAX));
+        for ids in batches.map(<[CommitId]>::to_vec) {
+            let generation = ids[0].txn.generation;
+            self.send_to_all(generation, &Message::Phase1a { ballot, ids }, out);
         }
     }
 
@@ -74,19 +88,13 @@ impl Replica {
         let (mut reports, mut refused) = (Vec::new(), Vec::new());
         let patience = self.vote_ticks(self.config.vote_timeout_min);
         for id in ids {
-            if self.answer(&Peer::Replica(from), None, id, out) {
+            if self.answer(&Peer::Replica(from), None, id, out) || !self.may_join(from, &id) {
                 continue;
             }
             let instance = self.instance(id, patience);
             match instance.acceptor.promise(ballot) {
                 Ok(promise) => {
-                    reports.push(Report {
-                        id,
-                        accepted: instance.acceptor.accepted(),
-                        held: instance.acceptor.held(),
-                        read_only: instance.read_only(),
-                        roster: instance.roster.clone(),
-                    });
+                    reports.push(instance.report(id));
                     if promise == Promise::New {
                         out.save.push(Record::Promise { id, ballot });
                         self.stand_back(&id, ballot);
@@ -117,6 +125,9 @@ impl Replica {
         let mut proposals = Vec::new();
         for report in reports {
             let id = report.id;
+            if !self.decides(from, &id) {
+                continue;
+            }
             if let Some(proposal) = self.recovery.on_report(from, ballot, report) {
                 proposals.push(Decision {
                     id,
@@ -125,8 +136,9 @@ impl Replica {
                 });
             }
         }
-        if !proposals.is_empty() {
-            self.send_to_all(&Message::Phase2a { ballot, proposals }, out);
+        if let Some(first) = proposals.first() {
+            let generation = first.id.txn.generation;
+            self.send_to_all(generation, &Message::Phase2a { ballot, proposals }, out);
         }
         Ok(())
     }
@@ -145,7 +157,7 @@ impl Replica {
         for proposal in proposals {
             let id = proposal.id;
             check_proposal(&proposal)?;
-            if self.answer(&Peer::Replica(from), None, id, out) {
+            if self.answer(&Peer::Replica(from), None, id, out) || !self.may_join(from, &id) {
                 continue;
             }
             match self.accept(ballot, proposal, out) {
@@ -257,14 +269,23 @@ impl Replica {
         self.back_off(id);
     }
 
-    fn send_to_all(&self, message: &Message, out: &mut Effects<Self>) {
-        for replica in self.config.acceptors.iter() {
+    /// Whether this replica takes part in a ballot of `from`.
+    fn may_join(&self, from: ReplicaId, id: &CommitId) -> bool {
+        self.decides(from, id) && self.standing(id) == Standing::Open
+    }
+
+    /// To the replicas that decide the transactions of a generation.
+    fn send_to_all(&self, generation: u32, message: &Message, out: &mut Effects<Self>) {
+        let acceptors = self.generations.acceptors(generation);
+        for replica in acceptors.into_iter().flat_map(Acceptors::iter) {
             out.send(Peer::Replica(replica), message.clone());
         }
     }
 
-    pub(super) fn send_to_others(&self, message: &Message, out: &mut Effects<Self>) {
-        for replica in self.config.acceptors.iter() {
+    /// To the other replicas that know, or decide, what came of `id`.
+    pub(super) fn send_to_others(&self, id: &CommitId, message: &Message, out: &mut Effects<Self>) {
+        let acceptors = self.generations.who_knows(id.txn);
+        for replica in acceptors.into_iter().flat_map(Acceptors::iter) {
             if replica != self.config.id {
                 out.send(Peer::Replica(replica), message.clone());
             }

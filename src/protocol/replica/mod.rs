@@ -9,6 +9,12 @@
 //! | `ballots` | recovery: phase 1 and 2, in batches |
 //! | `settling` | decided: tell everyone, until all have applied it |
 //! | `asking` | questions, forced abort, the directory of sessions |
+//! | `control` | its part in the control log, and what the entries come to |
+//! | `opening` | leading the log: new generations, changes of the membership |
+//! | `freezing` | the last ballot of a generation, as its replicas see it |
+//! | `forgetting` | the last ballot of a generation, as its leader sees it; what is dropped |
+//! | `catching_up` | the state of the log, from one replica to another |
+//! | `config`, `record`, `restoring` | settings; what is saved; back from there |
 //!
 //! The replica has one timer, a tick. Each instance counts ticks down to the moment when something
 //! must be done about it, so that whatever is due at the same tick travels in one batch.
@@ -16,8 +22,16 @@
 mod acceptor;
 mod asking;
 mod ballots;
+mod catching_up;
+mod config;
+mod control;
+mod forgetting;
+mod freezing;
 mod instance;
+mod opening;
+mod record;
 mod recovery;
+mod restoring;
 mod settling;
 #[cfg(test)]
 mod tests;
@@ -26,122 +40,24 @@ mod voting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::effects::{Effects, Host, Input};
-use super::message::{Message, Unapplied};
-use super::paxos::{Acceptors, Ballot, ReplicaId};
+use super::message::Message;
+use super::paxos::ReplicaId;
+use super::paxos::log::Log;
 use super::types::{
-    CommitId, Outcome, ParticipantName, Peer, Roster, RosterDigest, Session, TxnId, Vote,
+    CommitId, Configuration, Entry, Generations, Outcome, ParticipantName, Peer, RosterDigest,
+    Session, TxnId,
 };
 
+use catching_up::Fetching;
+use forgetting::Forgetting;
 use instance::{Instance, Phase};
+use opening::Asked;
 use recovery::Recovery;
 use voting::on_rollback;
 
-/// What a replica is told at start. Ticks are multiples of `tick`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ReplicaConfig {
-    /// The replica's name.
-    pub id: ReplicaId,
-    /// All replicas, this one among them.
-    pub acceptors: Acceptors,
-    /// The time between two ticks.
-    pub tick: Duration,
-    /// Vote timeouts shorter than this are lengthened, so that no initiator can make every
-    /// transaction end in a ballot.
-    pub vote_timeout_min: Duration,
-    /// Vote timeouts longer than this are shortened, so that nothing waits for ever.
-    pub vote_timeout_max: Duration,
-    /// Ticks between the first ballots of replicas next to each other: the first one's will do.
-    pub stagger_ticks: u32,
-    /// Ticks until a replica that has accepted Commit at ballot 0 asks the others whether it is
-    /// chosen, when no branch has said that it applied it.
-    pub exchange_ticks: u32,
-    /// Ticks until an unanswered ballot is tried again; doubled at each attempt.
-    pub retry_ticks: u32,
-    /// The most ticks between two ballots.
-    pub retry_ticks_max: u32,
-    /// Ticks until a commit that was not applied is pushed to its branches; doubled at each push.
-    pub push_ticks: u32,
-    /// The most ticks between two pushes.
-    pub push_ticks_max: u32,
-    /// Past so many undecided transactions, new ones are answered with `Busy`.
-    pub undecided_max: usize,
-}
-
-impl ReplicaConfig {
-    /// The usual settings.
-    pub fn new(id: ReplicaId, acceptors: Acceptors) -> Self {
-        ReplicaConfig {
-            id,
-            acceptors,
-            tick: Duration::from_millis(50),
-            vote_timeout_min: Duration::from_secs(1),
-            vote_timeout_max: Duration::from_secs(600),
-            stagger_ticks: 2,
-            exchange_ticks: 10,
-            retry_ticks: 4,
-            retry_ticks_max: 100,
-            push_ticks: 10,
-            push_ticks_max: 200,
-            undecided_max: 100_000,
-        }
-    }
-}
-
-/// What a replica saves.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Record {
-    /// A branch's vote, held at ballot 0.
-    Vote {
-        /// The instance.
-        id: CommitId,
-        /// The branch's position in the roster.
-        index: u8,
-        /// Its vote.
-        vote: Vote,
-        /// The roster, with the first vote of an instance.
-        roster: Option<Roster>,
-    },
-    /// A promise.
-    Promise {
-        /// The instance.
-        id: CommitId,
-        /// The ballot promised.
-        ballot: Ballot,
-    },
-    /// An outcome accepted at a ballot above 0.
-    Accept {
-        /// The instance.
-        id: CommitId,
-        /// The ballot.
-        ballot: Ballot,
-        /// The outcome.
-        outcome: Outcome,
-        /// Whom to tell, with Commit.
-        unapplied: Option<Unapplied>,
-    },
-    /// Commit was chosen and some branch has not applied it, where votes alone do not show it.
-    Committed {
-        /// The instance.
-        id: CommitId,
-        /// Whom to tell.
-        unapplied: Unapplied,
-    },
-    /// Decided, and nobody waits for it any more.
-    Finished {
-        /// The instance.
-        id: CommitId,
-        /// The outcome.
-        outcome: Outcome,
-    },
-    /// A round was used for a ballot.
-    Round {
-        /// The round.
-        round: u64,
-    },
-}
+pub use config::ReplicaConfig;
+pub use record::{Record, Records};
 
 /// The timers of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,6 +80,9 @@ pub enum ReplicaNotice {
         /// Why.
         reason: Rejection,
     },
+    /// This replica was removed, and the last generation that it decided is settled: nobody needs
+    /// it any more.
+    Removed,
 }
 
 /// Why a message was dropped.
@@ -184,6 +103,8 @@ pub enum Rejection {
     BallotUsedTwice,
     /// A batch or a list is longer than its limit.
     TooLong,
+    /// Sender or receiver is none of the generation's replicas.
+    NotItsGeneration,
 }
 
 /// A coordinator replica. See the [module](self).
@@ -198,6 +119,28 @@ pub struct Replica {
     recovery: Recovery,
     /// The sessions that are connected, by participant.
     directory: BTreeMap<ParticipantName, BTreeSet<Session>>,
+    /// The initiators and operators that are connected.
+    clients: BTreeSet<Peer>,
+    /// What the entries of the control log come to.
+    generations: Generations,
+    /// Its part in that log; none before it has joined.
+    log: Option<Log<Entry>>,
+    /// The generations, not settled yet, that it must not touch any more.
+    frozen: BTreeSet<u32>,
+    /// The state that it is taking over.
+    fetching: Option<Fetching>,
+    /// What it is about to settle, as the leader of the log.
+    forgetting: Option<Forgetting>,
+    /// What an operator is to be told, by the leader of the log.
+    operator: Option<Asked>,
+    /// Transactions of the latest generation seen here, and ticks since it was opened.
+    begun: u64,
+    generation_age: u32,
+    /// Ticks since the oldest generation could be settled.
+    closed_age: u32,
+    /// Ticks until the generations are announced again, and until news are asked for.
+    announce_patience: u32,
+    news_patience: u32,
 }
 
 impl Host for Replica {
@@ -212,18 +155,33 @@ impl Host for Replica {
         saved: impl IntoIterator<Item = Record>,
         out: &mut Effects<Self>,
     ) -> Self {
+        let is_one_of_them =
+            |configuration: &Configuration| configuration.acceptors().contains(config.id);
         assert!(
-            config.acceptors.contains(config.id),
+            config.genesis.as_ref().is_none_or(is_one_of_them),
             "a replica is one of the acceptors"
         );
+        let generations = config.genesis.clone().map(Generations::genesis);
         out.set(ReplicaTimer::Tick, config.tick);
         let mut replica = Replica {
-            recovery: Recovery::new(config.id, config.acceptors.clone()),
+            recovery: Recovery::new(config.id),
+            announce_patience: config.announce_ticks,
             config,
             instances: BTreeMap::new(),
             undecided: 0,
             finished: BTreeMap::new(),
             directory: BTreeMap::new(),
+            clients: BTreeSet::new(),
+            generations: generations.unwrap_or_default(),
+            log: None,
+            frozen: BTreeSet::new(),
+            fetching: None,
+            forgetting: None,
+            operator: None,
+            begun: 0,
+            generation_age: 0,
+            closed_age: 0,
+            news_patience: 1,
         };
         replica.restore(saved);
         replica
@@ -236,7 +194,7 @@ impl Host for Replica {
                     out.notify.push(ReplicaNotice::Rejected { from, reason });
                 }
             }
-            Input::Connected(peer) => self.on_connected(peer),
+            Input::Connected(peer) => self.on_connected(peer, out),
             Input::Disconnected(peer) => self.on_disconnected(&peer),
             Input::Timeout(ReplicaTimer::Tick) => self.on_tick(out),
             Input::Command(command) => match command {},
@@ -296,6 +254,27 @@ impl Replica {
             (_, Message::Inquire { txn }) => self.on_inquire(from, txn, out),
             (_, Message::Resolve { participant }) => self.on_resolve(from, participant, out),
             (Peer::Operator(_), Message::ForceAbort { id }) => self.on_force_abort(from, id, out),
+            (
+                Peer::Operator(_),
+                Message::Reconfigure {
+                    latest,
+                    configuration,
+                },
+            ) => self.on_reconfigure(from, latest, configuration, out),
+            (Peer::Operator(_), Message::Release { id }) => self.on_release(from, id, out),
+            (Peer::Operator(_) | Peer::Replica(_), Message::Fetch { slot, after }) => {
+                self.on_fetch(from, slot, after, out)
+            }
+            (Peer::Replica(replica), Message::Log(message)) => self.on_log(*replica, message, out),
+            (
+                Peer::Replica(replica),
+                Message::State {
+                    generations,
+                    after,
+                    listed,
+                    more,
+                },
+            ) => self.on_state(*replica, generations, after, listed, more, out),
             (Peer::Replica(replica), message) => self.on_peer_message(*replica, message, out),
             (_, _) => Err(Rejection::NotFromSuchAPeer),
         }
@@ -307,7 +286,7 @@ impl Replica {
         message: Message,
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
-        if !self.config.acceptors.contains(from) {
+        if !self.generations.contains(from) {
             return Err(Rejection::NotFromSuchAPeer);
         }
         match message {
@@ -320,7 +299,20 @@ impl Replica {
                 outcome,
             } => self.on_phase2b(from, id, ballot, outcome, out),
             Message::Nack { ballot, refused } => self.on_nack(ballot, refused),
-            Message::Decided(decision) => self.on_decided(decision, out),
+            Message::Decided(decision) => self.on_decided(from, decision, out),
+            Message::Expired { id, .. } => self.on_expired(from, id, out),
+            Message::Freeze { generation, after } => self.on_freeze(from, generation, after, out),
+            Message::Frozen {
+                generation,
+                after,
+                ids,
+                more,
+            } => self.on_frozen(from, generation, after, ids, more, out),
+            Message::Collect { generation, ids } => self.on_collect(from, generation, ids, out),
+            Message::Collected {
+                generation,
+                records,
+            } => self.on_collected(from, generation, records, out),
             Message::BeginCommit(_)
             | Message::Rollback { .. }
             | Message::Ask(_)
@@ -335,7 +327,16 @@ impl Replica {
             | Message::Undecided(_)
             | Message::Status { .. }
             | Message::Resolved { .. }
-            | Message::Busy { .. } => Err(Rejection::NotFromSuchAPeer),
+            | Message::Busy { .. }
+            | Message::Announce(_)
+            | Message::NotOpen { .. }
+            | Message::Forgotten { .. }
+            | Message::Log(_)
+            | Message::Fetch { .. }
+            | Message::State { .. }
+            | Message::Reconfigure { .. }
+            | Message::Release { .. }
+            | Message::Declined(_) => Err(Rejection::NotFromSuchAPeer),
         }
     }
 
@@ -354,107 +355,7 @@ impl Replica {
         }
         self.resolve(undecided, out);
         self.push(unapplied, out);
-    }
-
-    /// Rebuilds the state from records in any order.
-    fn restore(&mut self, saved: impl IntoIterator<Item = Record>) {
-        // Votes name their branch by its position, so rosters come first.
-        let (mut votes, mut finished) = (Vec::new(), Vec::new());
-        for record in saved {
-            match record {
-                Record::Vote {
-                    id,
-                    index,
-                    vote,
-                    roster,
-                } => {
-                    self.restored(id, roster);
-                    votes.push((id, usize::from(index), vote));
-                }
-                Record::Promise { id, ballot } => {
-                    self.restored(id, None).acceptor.restore_promise(ballot);
-                    self.recovery.on_round(ballot.round);
-                }
-                Record::Accept {
-                    id,
-                    ballot,
-                    outcome,
-                    unapplied,
-                } => {
-                    let instance = self.restored(id, None);
-                    instance.acceptor.restore_accept(ballot, outcome);
-                    if let Some(unapplied) = unapplied {
-                        instance.take(&unapplied);
-                    }
-                    self.recovery.on_round(ballot.round);
-                }
-                Record::Committed { id, unapplied } => {
-                    let instance = self.restored(id, None);
-                    instance.take(&unapplied);
-                    instance.phase = Phase::Committed;
-                }
-                Record::Finished { id, outcome } => finished.push((id, outcome)),
-                Record::Round { round } => self.recovery.restore_round(round),
-            }
-        }
-        for (id, index, vote) in votes {
-            self.restore_vote(id, index, vote);
-        }
-        self.finished.extend(finished);
-        self.settle_restored();
-    }
-
-    fn restored(&mut self, id: CommitId, roster: Option<Roster>) -> &mut Instance {
-        let patience = self.vote_ticks(self.config.vote_timeout_min);
-        let instance = self.instances.entry(id);
-        let instance = instance.or_insert_with(|| Instance::new(None, patience));
-        if instance.roster.is_none() {
-            instance.roster = roster;
-        }
-        instance
-    }
-
-    fn restore_vote(&mut self, id: CommitId, index: usize, vote: Vote) {
-        let instance = self.restored(id, None);
-        let roster = instance.roster.clone();
-        let roster = roster.filter(|roster| index < roster.len());
-        // The roster was saved with or before the vote. To go on without the one or the other would
-        // be to forget what may have been told.
-        let roster = roster.unwrap_or_else(|| {
-            panic!(
-                "{id}: the store has a vote and not its roster: it lost a record and kept a later \
-                 one; replace this replica, do not restart it"
-            )
-        });
-        instance.acceptor.restore_vote(&roster, index, vote);
-    }
-
-    /// Drops what is finished, and settles what the votes alone decide.
-    fn settle_restored(&mut self) {
-        let (finished, config) = (&mut self.finished, &self.config);
-        self.instances.retain(|id, instance| {
-            // One Aborted at ballot 0 is final; so is one acceptance where one is a majority.
-            if instance.acceptor.holds_aborted() {
-                finished.insert(*id, Outcome::Abort);
-            }
-            let accepted = instance.acceptor.accepted().map(|(_, outcome)| outcome);
-            if config.acceptors.majority() == 1 {
-                match accepted {
-                    Some(Outcome::Commit) => instance.phase = Phase::Committed,
-                    Some(Outcome::Abort) => drop(finished.insert(*id, Outcome::Abort)),
-                    None => {}
-                }
-            }
-            if instance.phase == Phase::Committed {
-                instance.patience = config.push_ticks;
-                if instance.is_applied() {
-                    finished.insert(*id, Outcome::Commit);
-                }
-            }
-            !finished.contains_key(id)
-        });
-        let undecided = |instance: &&Instance| instance.phase == Phase::Undecided;
-        self.undecided = self.instances.values().filter(undecided).count();
+        self.on_control_tick(out);
     }
 
     /// Ticks until this replica starts a ballot: the timeout, then its turn.
@@ -468,7 +369,8 @@ impl Replica {
 
     /// Ticks that this replica waits for those before it in the configuration.
     fn turn_ticks(&self) -> u32 {
-        let index = self.config.acceptors.index_of(self.config.id);
+        let configuration = self.generations.in_force();
+        let index = configuration.and_then(|it| it.acceptors().index_of(self.config.id));
         let index = index.map_or(0, |index| index as u32);
         self.config.stagger_ticks.saturating_mul(index)
     }
@@ -477,8 +379,15 @@ impl Replica {
     fn instance(&mut self, id: CommitId, patience: u32) -> &mut Instance {
         self.instances.entry(id).or_insert_with(|| {
             self.undecided += 1;
+            self.begun += u64::from(id.txn.generation == self.generations.latest());
             Instance::new(None, patience)
         })
+    }
+
+    /// Whether `replica` is one of those that decide `id`.
+    fn decides(&self, replica: ReplicaId, id: &CommitId) -> bool {
+        let acceptors = self.generations.acceptors(id.txn.generation);
+        acceptors.is_some_and(|acceptors| acceptors.contains(replica))
     }
 
     /// Whether a transaction that is new here cannot be taken on.

@@ -10,7 +10,6 @@ use crate::protocol::types::{BranchSet, CommitId, Outcome, Roster};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Recovery {
     me: ReplicaId,
-    acceptors: Acceptors,
     /// The highest round that this replica has used; saved before a message of it leaves.
     used: u64,
     /// The highest round heard of, in nacks and in others' ballots.
@@ -20,7 +19,7 @@ pub(super) struct Recovery {
 
 /// One ballot in one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Attempt {
+pub(super) struct Attempt {
     proposer: Proposer<Outcome>,
     /// The union of the votes reported.
     held: BranchSet,
@@ -36,10 +35,9 @@ pub(super) struct Proposal {
 }
 
 impl Recovery {
-    pub(super) fn new(me: ReplicaId, acceptors: Acceptors) -> Self {
+    pub(super) fn new(me: ReplicaId) -> Self {
         Recovery {
             me,
-            acceptors,
             used: 0,
             heard: 0,
             attempts: BTreeMap::new(),
@@ -63,22 +61,13 @@ impl Recovery {
         Some(ballot)
     }
 
-    /// Starts `ballot` in the instance `id`; an earlier attempt there is given up.
-    pub(super) fn start(&mut self, id: CommitId, ballot: Ballot) {
-        let attempt = Attempt {
-            proposer: Proposer::new(ballot, self.acceptors.clone()),
-            held: BranchSet::default(),
-            read_only: BranchSet::default(),
-            roster: None,
-        };
-        self.attempts.insert(id, attempt);
+    /// Starts `ballot` in the instance `id`, which `acceptors` decide; an earlier attempt there is
+    /// given up.
+    pub(super) fn start(&mut self, id: CommitId, ballot: Ballot, acceptors: &Acceptors) {
+        self.attempts.insert(id, Attempt::new(ballot, acceptors));
     }
 
     /// Phase 1b: takes one replica's report. Answers once, with what to propose.
-    ///
-    /// Gray & Lamport, section 4.2, over all N instances at once: bound to the outcome of the
-    /// highest ballot if any was accepted; else free, and then Commit if every branch's vote was
-    /// reported, by whichever replica; else Abort.
     pub(super) fn on_report(
         &mut self,
         from: ReplicaId,
@@ -86,31 +75,7 @@ impl Recovery {
         report: Report,
     ) -> Option<Proposal> {
         let attempt = self.attempts.get_mut(&report.id)?;
-        if attempt.proposer.ballot() != ballot || attempt.proposer.proposed().is_some() {
-            return None;
-        }
-        let is_of_id = |roster: &Roster| CommitId::new(report.id.txn, roster) == report.id;
-        if let Some(roster) = report.roster.filter(is_of_id) {
-            attempt.roster.get_or_insert(roster);
-        }
-        attempt.held = attempt.held.union(report.held);
-        attempt.read_only = attempt.read_only.union(report.read_only);
-        let outcome = match attempt.proposer.on_promise(from, ballot, report.accepted)? {
-            Choice::Bound(outcome) => outcome,
-            Choice::Free => attempt.union_of_votes(),
-        };
-        let unapplied = match outcome {
-            Outcome::Abort => None,
-            // Whoever accepted Commit knows the roster and all votes, so a report that binds
-            // brings them; the free choice has seen them all. Without the roster this ballot can
-            // do nothing; the next one asks again.
-            Outcome::Commit => Some(Unapplied {
-                roster: attempt.roster.clone()?,
-                read_only: attempt.read_only,
-            }),
-        };
-        attempt.proposer.propose(outcome);
-        Some(Proposal { outcome, unapplied })
+        attempt.on_report(from, ballot, report)
     }
 
     /// Takes a refusal. Says whether the attempt is thereby given up.
@@ -147,6 +112,53 @@ impl Recovery {
 }
 
 impl Attempt {
+    pub(super) fn new(ballot: Ballot, acceptors: &Acceptors) -> Self {
+        Attempt {
+            proposer: Proposer::new(ballot, acceptors.clone()),
+            held: BranchSet::default(),
+            read_only: BranchSet::default(),
+            roster: None,
+        }
+    }
+
+    /// Takes one replica's report. Answers once, with what to propose.
+    ///
+    /// Gray & Lamport, section 4.2, over all N instances at once: bound to the outcome of the
+    /// highest ballot if any was accepted; else free, and then Commit if every branch's vote was
+    /// reported, by whichever replica; else Abort.
+    pub(super) fn on_report(
+        &mut self,
+        from: ReplicaId,
+        ballot: Ballot,
+        report: Report,
+    ) -> Option<Proposal> {
+        if self.proposer.ballot() != ballot || self.proposer.proposed().is_some() {
+            return None;
+        }
+        let is_of_id = |roster: &Roster| CommitId::new(report.id.txn, roster) == report.id;
+        if let Some(roster) = report.roster.filter(is_of_id) {
+            self.roster.get_or_insert(roster);
+        }
+        self.held = self.held.union(report.held);
+        self.read_only = self.read_only.union(report.read_only);
+        let outcome = match self.proposer.on_promise(from, ballot, report.accepted)? {
+            Choice::Bound(outcome) => outcome,
+            Choice::Free => self.union_of_votes(),
+        };
+        let unapplied = match outcome {
+            Outcome::Abort => None,
+            // Whoever accepted Commit knows the roster and all votes, so a report that binds
+            // brings them; the free choice has seen them all. Without the roster this ballot can
+            // do nothing; the next one asks again.
+            Outcome::Commit => Some(Unapplied {
+                roster: self.roster.clone()?,
+                read_only: self.read_only,
+            }),
+        };
+        self.proposer.propose(outcome);
+        Some(Proposal { outcome, unapplied })
+    }
+
     /// The free choice: Commit if the roster is known and the union of the votes is complete.
     fn union_of_votes(&self) -> Outcome {
         match &self.roster {
@@ -191,9 +203,9 @@ mod tests {
 
     fn started() -> (Recovery, Ballot) {
         let acceptors = Acceptors::new((1..=3).map(ReplicaId)).unwrap();
-        let mut recovery = Recovery::new(ReplicaId(2), acceptors);
+        let mut recovery = Recovery::new(ReplicaId(2));
         let ballot = recovery.next_ballot().unwrap();
-        recovery.start(id(), ballot);
+        recovery.start(id(), ballot, &acceptors);
         (recovery, ballot)
     }
 

@@ -34,7 +34,9 @@ impl Replica {
         let Some(instance) = self.instances.get_mut(&id) else {
             return;
         };
-        let acceptors = &self.config.acceptors;
+        let Some(acceptors) = self.generations.acceptors(id.txn.generation) else {
+            return;
+        };
         let Some(chosen) = instance
             .learner
             .on_phase2b(acceptors, from, ballot, outcome)
@@ -66,6 +68,7 @@ impl Replica {
     /// Another replica knows the outcome.
     pub(super) fn on_decided(
         &mut self,
+        from: ReplicaId,
         decision: Decision,
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
@@ -85,6 +88,11 @@ impl Replica {
                 self.finish(id, Outcome::Commit, Source::Told, out);
             }
             Some(_) => {}
+            // The other one still waits for a branch, and this one knows that none is left.
+            None if self.generations.is_settled(&id) => {
+                out.send(Peer::Replica(from), Message::Expired { id, branch: None });
+            }
+            None if !self.decides(self.config.id, &id) => {}
             None => self.decide(decision, Source::Told, out),
         }
         Ok(())
@@ -147,9 +155,7 @@ impl Replica {
         if let Some(unapplied) = &unapplied {
             instance.take(unapplied);
         }
-        for waiter in std::mem::take(&mut instance.waiters) {
-            tell(&waiter, id, outcome, out);
-        }
+        instance.tell_waiters(id, outcome, out);
         if outcome == Outcome::Abort || finished || instance.is_applied() {
             self.finish(id, outcome, source, out);
             return;
@@ -177,7 +183,40 @@ impl Replica {
                 out.save.push(Record::Finished { id, outcome });
             }
         }
-        self.finished.insert(id, outcome);
+        if !self.generations.is_settled(&id) {
+            self.finished.insert(id, outcome);
+        }
+    }
+
+    /// A settled commit that waits for a branch, whether it was known here or not.
+    pub(super) fn adopt(&mut self, id: CommitId, unapplied: &Unapplied, out: &mut Effects<Self>) {
+        let patience = self.config.push_ticks;
+        let instance = self.instance(id, patience);
+        instance.take(unapplied);
+        instance.tell_waiters(id, Outcome::Commit, out);
+        if instance.phase == Phase::Undecided {
+            instance.phase = Phase::Committed;
+            instance.patience = patience;
+            instance.attempts = 0;
+            self.undecided -= 1;
+            self.recovery.end(&id);
+        }
+    }
+
+    /// Another replica has settled `id`, and lists it not. Then either this one has still to learn
+    /// that, or it was the last that waited: the other knows that all branches have applied it.
+    pub(super) fn on_expired(
+        &mut self,
+        from: ReplicaId,
+        id: CommitId,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if !self.generations.is_settled(&id) {
+            self.fetch(from, out);
+        } else if self.instances.contains_key(&id) {
+            self.finish(id, Outcome::Commit, Source::Told, out);
+        }
+        Ok(())
     }
 
     /// Tells everyone who may wait what this replica's ballot came to.
@@ -196,7 +235,7 @@ impl Replica {
             Outcome::Commit => instance.to_apply(),
             Outcome::Abort => None,
         };
-        self.send_to_others(&decision(unapplied), out);
+        self.send_to_others(&id, &decision(unapplied), out);
         out.send(Peer::Initiator(id.txn.initiator), decision(None));
         for branch in instance.unapplied() {
             let peer = Peer::Session(branch.clone());
@@ -220,6 +259,16 @@ impl Replica {
             instance.attempts = turn.saturating_add(1);
             let ticks = self.config.push_ticks.saturating_mul(1 << turn.min(16));
             instance.patience = ticks.min(self.config.push_ticks_max).max(1);
+            // Perhaps another replica knows that all have applied it.
+            if turn > 0 && self.generations.is_settled(&id) {
+                let unapplied = instance.to_apply();
+                let decision = Decision {
+                    id,
+                    outcome: Outcome::Commit,
+                    unapplied,
+                };
+                self.send_to_others(&id, &Message::Decided(decision), out);
+            }
             for branch in self.instances[&id].unapplied() {
                 if let Some(session) = self.session_for(&branch, turn) {
                     let participant = branch.participant.clone();
@@ -248,7 +297,12 @@ impl Replica {
         out: &mut Effects<Self>,
     ) -> bool {
         let Some(outcome) = self.outcome(&id) else {
-            return false;
+            let settled = self.generations.is_settled(&id);
+            if settled {
+                let branch = branch.cloned();
+                out.send(peer.clone(), Message::Expired { id, branch });
+            }
+            return settled;
         };
         let unapplied = match peer {
             Peer::Replica(_) => self.instances.get(&id).and_then(Instance::to_apply),
@@ -272,6 +326,15 @@ impl Replica {
             }
         }
         true
+    }
+}
+
+impl Instance {
+    /// Tells everyone who asked.
+    fn tell_waiters(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Replica>) {
+        for waiter in std::mem::take(&mut self.waiters) {
+            tell(&waiter, id, outcome, out);
+        }
     }
 }
 

@@ -29,6 +29,9 @@ impl Replica {
         if self.answer(from, None, begin.id, out) {
             return Ok(());
         }
+        if !self.admits(from, begin.id, out) {
+            return Ok(());
+        }
         if self.is_busy(&begin.id) {
             out.send(from.clone(), Message::Busy { id: begin.id });
             return Ok(());
@@ -68,11 +71,14 @@ impl Replica {
         self.check_roster(cast.id, &cast.roster)?;
         // Only the session named in the roster votes at ballot 0.
         let index = cast.roster.index_of(voter).ok_or(Rejection::NotInRoster)?;
-        if self.outcome(&cast.id).is_some() {
+        if self.outcome(&cast.id).is_some() || self.generations.is_settled(&cast.id) {
             // A read-only branch needs no outcome, and has nothing to apply.
             if cast.vote != Vote::ReadOnly {
                 self.answer(from, Some(voter), cast.id, out);
             }
+            return Ok(());
+        }
+        if !self.admits(from, cast.id, out) {
             return Ok(());
         }
         if self.is_busy(&cast.id) {

@@ -1,6 +1,9 @@
 //! The nouns of the protocol: ids, branches, rosters, votes, outcomes.
 
 mod branch;
+mod configuration;
+mod entry;
+mod generations;
 mod id;
 
 use std::fmt;
@@ -12,6 +15,11 @@ pub use branch::{
     Branch, BranchSet, NAME_BYTES_MAX, NameError, ParticipantName, ROSTER_MAX, Roster, RosterError,
     Session,
 };
+pub use configuration::{
+    ADDRESS_BYTES_MAX, Address, AddressError, Configuration, ConfigurationDigest, Member,
+};
+pub use entry::{Entry, LIST_MAX, Listed, Open, Settle, Unapplied};
+pub use generations::{Generations, Openness, UNSETTLED_MAX};
 pub use id::{CommitId, IdError, InitiatorId, RosterDigest, TxnId};
 
 use super::paxos::ReplicaId;

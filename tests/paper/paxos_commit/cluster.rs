@@ -343,8 +343,11 @@ impl Cluster {
             return;
         };
         host.step(input, &mut out);
-        for ReplicaNotice::Rejected { reason, .. } in out.notify {
-            node.rejected.push(reason);
+        for notice in out.notify {
+            match notice {
+                ReplicaNotice::Rejected { reason, .. } => node.rejected.push(reason),
+                ReplicaNotice::Removed => panic!("the membership does not change"),
+            }
         }
         let mut after = cost.one_more_delay();
         if !out.save.is_empty() {
@@ -425,6 +428,9 @@ impl Cluster {
             }
             ParticipantNotice::LetGo(_) => rm.has_let_go = true,
             ParticipantNotice::Refused(_) => panic!("all work begins before it is prepared"),
+            ParticipantNotice::Expired { .. } | ParticipantNotice::Settled { .. } => {
+                panic!("one generation is open, and none is settled")
+            }
             ParticipantNotice::Outcome { id, outcome } => {
                 let (heard, _) = *rm.heard.get_or_insert((outcome, cost));
                 assert!(heard == outcome || self.release == Release::Eager);

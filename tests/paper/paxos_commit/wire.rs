@@ -98,6 +98,20 @@ impl Envelope {
             | Message::Status { .. }
             | Message::Resolved { .. }
             | Message::Busy { .. } => Kind::Other,
+            Message::Announce(_)
+            | Message::NotOpen { .. }
+            | Message::Expired { .. }
+            | Message::Forgotten { .. }
+            | Message::Log(_)
+            | Message::Freeze { .. }
+            | Message::Frozen { .. }
+            | Message::Collect { .. }
+            | Message::Collected { .. }
+            | Message::Fetch { .. }
+            | Message::State { .. }
+            | Message::Reconfigure { .. }
+            | Message::Release { .. }
+            | Message::Declined(_) => Kind::Control,
         }
     }
 }
@@ -118,6 +132,8 @@ pub(super) enum Kind {
     Applied,
     Question,
     Other,
+    /// The control log, which the paper does not have, and what goes with it.
+    Control,
 }
 
 pub(super) fn replica(n: u32) -> Peer {

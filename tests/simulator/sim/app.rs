@@ -121,7 +121,9 @@ impl World {
             InitiatorNotice::SequenceExhausted => {
                 self.check(Err::<(), _>("the sequence is exhausted"));
             }
+            InitiatorNotice::Expired { id } => self.told_expired(initiator, id),
             InitiatorNotice::Undecided { .. }
+            | InitiatorNotice::Forgotten { .. }
             | InitiatorNotice::Status { .. }
             | InitiatorNotice::Resolved { .. } => {}
         }
@@ -152,6 +154,13 @@ impl World {
             Outcome::Abort => self.stats.saw(Sometimes::Abort),
         }
         self.next_transaction(initiator);
+    }
+
+    /// The outcome is forgotten: the application will never know.
+    fn told_expired(&mut self, initiator: usize, id: CommitId) {
+        if self.apps[initiator].open.remove(&id).is_some() {
+            self.next_transaction(initiator);
+        }
     }
 
     /// Has work done in a few branches.

@@ -49,6 +49,8 @@ pub enum Operation {
         branch: Branch,
         outcome: Outcome,
     },
+    /// Roll back if it still stands prepared.
+    Expire { id: CommitId, branch: Branch },
     /// List the prepared branches.
     Scan,
 }
@@ -78,6 +80,8 @@ impl World {
                 branch,
                 outcome,
             },
+            ParticipantNotice::Expired { id, branch } => Operation::Expire { id, branch },
+            ParticipantNotice::Settled { .. } => return,
             ParticipantNotice::LetGo(_) => {
                 self.stats.saw(Sometimes::WorkLetGo);
                 return;
@@ -125,6 +129,13 @@ impl World {
                 outcome,
             } => {
                 self.finish(session, id, &branch, outcome);
+                self.answer(session, life, ParticipantCommand::Finished { id, branch });
+            }
+            Operation::Expire { id, branch } => {
+                let entry = (id, branch.session);
+                if self.resource(session).prepared.contains(&entry) {
+                    self.finish(session, id, &branch, Outcome::Abort);
+                }
                 self.answer(session, life, ParticipantCommand::Finished { id, branch });
             }
             Operation::Scan => {

@@ -125,7 +125,7 @@ pub struct Stats {
     pub transactions: u64,
     pub steps: u64,
     /// Messages by kind, in the order of [`KINDS`].
-    pub messages: [u64; KINDS.len()],
+    pub messages: Counts,
     pub saves: u64,
     pub faults: BTreeMap<Fault, u64>,
     pub sometimes: BTreeMap<Sometimes, u64>,
@@ -139,8 +139,18 @@ pub struct Stats {
     pub saves_done: u64,
 }
 
+/// One count for each of [`KINDS`].
+#[derive(Clone, Debug)]
+pub struct Counts([u64; KINDS.len()]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts([0; KINDS.len()])
+    }
+}
+
 /// The kinds of messages.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 35] = [
     "BeginCommit",
     "Rollback",
     "Ask",
@@ -162,6 +172,20 @@ pub const KINDS: [&str; 21] = [
     "Status",
     "Resolved",
     "Busy",
+    "Announce",
+    "NotOpen",
+    "Expired",
+    "Forgotten",
+    "Log",
+    "Freeze",
+    "Frozen",
+    "Collect",
+    "Collected",
+    "Fetch",
+    "State",
+    "Reconfigure",
+    "Release",
+    "Declined",
 ];
 
 fn kind(message: &Message) -> usize {
@@ -187,18 +211,36 @@ fn kind(message: &Message) -> usize {
         Message::Status { .. } => 18,
         Message::Resolved { .. } => 19,
         Message::Busy { .. } => 20,
+        Message::Announce(_) => 21,
+        Message::NotOpen { .. } => 22,
+        Message::Expired { .. } => 23,
+        Message::Forgotten { .. } => 24,
+        Message::Log(_) => 25,
+        Message::Freeze { .. } => 26,
+        Message::Frozen { .. } => 27,
+        Message::Collect { .. } => 28,
+        Message::Collected { .. } => 29,
+        Message::Fetch { .. } => 30,
+        Message::State { .. } => 31,
+        Message::Reconfigure { .. } => 32,
+        Message::Release { .. } => 33,
+        Message::Declined(_) => 34,
     }
 }
 
 impl Stats {
     pub fn count(&mut self, message: &Message) {
-        self.messages[kind(message)] += 1;
+        self.messages.0[kind(message)] += 1;
     }
 
     /// How many messages of this kind were sent.
     pub fn messages_of(&self, name: &str) -> u64 {
         let index = KINDS.iter().position(|kind| *kind == name);
-        index.map_or(0, |index| self.messages[index])
+        index.map_or(0, |index| self.messages.0[index])
+    }
+
+    pub fn messages(&self) -> u64 {
+        self.messages.0.iter().sum()
     }
 
     pub fn fault(&mut self, fault: Fault) {
@@ -217,7 +259,7 @@ impl Stats {
         self.outcomes += other.outcomes;
         self.prepares += other.prepares;
         self.saves_done += other.saves_done;
-        for (count, more) in self.messages.iter_mut().zip(other.messages) {
+        for (count, more) in self.messages.0.iter_mut().zip(&other.messages.0) {
             *count += more;
         }
         for (fault, count) in &other.faults {
@@ -246,7 +288,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "transactions {:>12}", self.transactions)?;
         writeln!(f, "steps        {:>12}", self.steps)?;
-        writeln!(f, "messages     {:>12}", self.messages.iter().sum::<u64>())?;
+        writeln!(f, "messages     {:>12}", self.messages())?;
         writeln!(f, "saves        {:>12}", self.saves)?;
         writeln!(f, "faults injected")?;
         for (fault, count) in &self.faults {

@@ -14,7 +14,8 @@ use crate::protocol::effects::{Effects, Host, Input, TimerOp};
 use crate::protocol::message::{BeginCommit, Decision, Message, Question, Undecided, Voter};
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::types::{
-    Branch, CommitId, InitiatorId, Outcome, Peer, Request, Roster, Session, TxnId,
+    Branch, CommitId, Configuration, Entry, Generations, InitiatorId, Open, Outcome, Peer, Request,
+    Roster, Session, TxnId,
 };
 
 use super::{
@@ -183,6 +184,20 @@ struct Rig {
     initiator: Initiator,
 }
 
+/// Four generations were opened on the same replicas.
+fn fourth(acceptors: Acceptors) -> Generations {
+    let configuration = Configuration::from(acceptors);
+    let mut generations = Generations::genesis(configuration.clone());
+    for generation in 2..=4 {
+        let configuration = configuration.clone();
+        generations.apply(&Entry::Open(Open {
+            generation,
+            configuration,
+        }));
+    }
+    generations
+}
+
 impl Rig {
     fn new() -> Self {
         Rig::among(3)
@@ -192,7 +207,7 @@ impl Rig {
     fn among(replicas: u32) -> Self {
         let acceptors = Acceptors::new((1..=replicas).map(ReplicaId)).unwrap();
         let config = InitiatorConfig {
-            generation: 4,
+            generations: fourth(acceptors.clone()),
             hedge_delay: HEDGE,
             tick: TICK,
             retry_ticks: 2,

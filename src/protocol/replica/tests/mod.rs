@@ -21,6 +21,7 @@ use crate::protocol::effects::{Effects, Host, Input, TimerOp};
 use crate::protocol::message::{
     BeginCommit, CastVote, Decision, Message, Question, Unapplied, Voter,
 };
+use crate::protocol::paxos::log::LogConfig;
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::types::{
     Branch, BranchSet, CommitId, InitiatorId, Outcome, Peer, Roster, Session, TxnId, Vote,
@@ -47,6 +48,12 @@ fn config(id: u32, replicas: u32) -> ReplicaConfig {
         push_ticks: 4,
         push_ticks_max: 10,
         undecided_max: 3,
+        // Nothing happens by itself that a test does not ask for.
+        announce_ticks: u32::MAX,
+        log: LogConfig {
+            silence_ticks: u32::MAX,
+            ..LogConfig::default()
+        },
         ..ReplicaConfig::new(ReplicaId(id), acceptors(replicas))
     }
 }
@@ -366,8 +373,16 @@ impl Rig {
         self
     }
 
+    /// Whoever connects is told which generations there are, but for replicas.
     fn connect(&mut self, peer: Peer) {
-        assert_eq!(self.step(Input::Connected(peer)), nothing());
+        let told = match peer {
+            Peer::Replica(_) => nothing(),
+            Peer::Session(_) | Peer::Initiator(_) | Peer::Operator(_) => {
+                let generations = self.replica.generations().clone();
+                sends([(peer.clone(), Message::Announce(generations))])
+            }
+        };
+        assert_eq!(self.step(Input::Connected(peer)), told);
     }
 
     fn disconnect(&mut self, peer: Peer) {

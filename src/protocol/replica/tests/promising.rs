@@ -118,7 +118,7 @@ fn a_proposal_may_come_without_phase_1() {
     let low = nack(ballot(1, 0), [(id(1), first)]);
     let mut other = Rig::with(
         ReplicaConfig {
-            acceptors: Acceptors::new([0, 1, 2].map(ReplicaId)).unwrap(),
+            genesis: Some(Acceptors::new([0, 1, 2].map(ReplicaId)).unwrap().into()),
             ..config(2, 3)
         },
         rig.disk.clone(),

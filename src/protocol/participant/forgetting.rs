@@ -1,0 +1,177 @@
+//! What may be forgotten: the initiators' floors, and the settled horizon.
+
+use std::ops::Bound;
+
+use crate::protocol::effects::Effects;
+use crate::protocol::types::{
+    Branch, CommitId, Generations, InitiatorId, Outcome, Session, TxnId, Vote,
+};
+
+use super::branch::{Phase, Wait, WaitState};
+use super::{Participant, ParticipantNotice};
+
+/// The lowest sequence number that an initiator still cares about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Floor {
+    sequence: u32,
+    /// The latest generation below it: when that is settled, the horizon says all that it says.
+    generation: u32,
+}
+
+impl Participant {
+    /// Whether nothing can be voted for `txn` any more: its initiator no longer cares, or it is
+    /// settled. What this session voted for it may be forgotten.
+    pub(super) fn is_below_floor(&self, txn: TxnId) -> bool {
+        let floor = self.floors.get(&txn.initiator);
+        let below = floor.is_some_and(|floor| txn.sequence < floor.sequence);
+        below || self.generations.is_txn_settled(txn)
+    }
+
+    /// Raises the floor of the initiator of `txn`, which told it, and forgets what lies below it
+    /// and is done.
+    pub(super) fn raise_floor(&mut self, txn: TxnId, floor: u32) {
+        let initiator = txn.initiator;
+        if self.generations.is_txn_settled(txn) {
+            return;
+        }
+        let held = self.floors.entry(initiator).or_default();
+        held.generation = held.generation.max(txn.generation);
+        if held.sequence >= floor {
+            return;
+        }
+        let passed = held.sequence..floor;
+        held.sequence = floor;
+        // Ids sort by generation first; only a few generations are open at a time.
+        let mut generation = self.branches.keys().next().map(|txn| txn.generation);
+        while let Some(current) = generation {
+            let at = |sequence| TxnId {
+                generation: current,
+                initiator,
+                sequence,
+            };
+            let below = self.branches.range(at(passed.start)..at(passed.end));
+            let forgotten: Vec<TxnId> = below
+                .filter(|(_, phase)| phase.may_be_forgotten())
+                .map(|(txn, _)| *txn)
+                .collect();
+            for txn in forgotten {
+                self.branches.remove(&txn);
+            }
+            let last = TxnId {
+                generation: current,
+                initiator: InitiatorId(u64::MAX),
+                sequence: u32::MAX,
+            };
+            let later = self
+                .branches
+                .range((Bound::Excluded(last), Bound::Unbounded));
+            generation = later.map(|(txn, _)| txn.generation).next();
+        }
+    }
+
+    /// A replica announces the generations. What is settled and done is forgotten; who still waits
+    /// for an outcome asks those who know it now.
+    pub(super) fn on_generations(&mut self, generations: Generations, out: &mut Effects<Self>) {
+        if !self.generations.is_older_than(&generations) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.generations, generations);
+        if let Some(through) = self.generations.horizon()
+            && before.horizon() != Some(through)
+        {
+            self.forget_settled(out);
+            out.notify.push(ParticipantNotice::Settled { through });
+        }
+        self.start_pending(&before, out);
+    }
+
+    fn forget_settled(&mut self, out: &mut Effects<Self>) {
+        let generations = &self.generations;
+        self.floors.retain(|_, floor| {
+            let last = Generations::last_id(floor.generation);
+            !generations.is_settled(&last)
+        });
+        let settled = |txn: &&TxnId| generations.is_txn_settled(**txn);
+        let settled: Vec<TxnId> = self.branches.keys().take_while(settled).copied().collect();
+        for txn in settled {
+            match self.branches.get_mut(&txn) {
+                Some(phase) if phase.may_be_forgotten() => drop(self.branches.remove(&txn)),
+                // Nobody can ask it to prepare any more.
+                Some(Phase::Working(_)) => self.let_go(txn, out),
+                Some(Phase::Preparing(_)) => self.poison(txn),
+                Some(Phase::Voted(voted)) => voted.wait.patience = 1,
+                Some(Phase::Applying { .. } | Phase::Done(_)) | None => {}
+            }
+        }
+        for ((id, _), wait) in &mut self.others {
+            if self.generations.is_settled(id) {
+                wait.patience = 1;
+            }
+        }
+    }
+
+    /// Services that prepared in a generation that was not known here yet.
+    fn start_pending(&mut self, before: &Generations, out: &mut Effects<Self>) {
+        let first = TxnId {
+            generation: before.latest().saturating_add(1),
+            initiator: InitiatorId(0),
+            sequence: 0,
+        };
+        let known = self.generations.latest();
+        let pending = self
+            .branches
+            .range_mut(first..)
+            .filter_map(|(txn, phase)| match phase {
+                Phase::Working(working) if txn.generation <= known => working.pending.take(),
+                Phase::Working(_)
+                | Phase::Preparing(_)
+                | Phase::Voted(_)
+                | Phase::Applying { .. }
+                | Phase::Done(_) => None,
+            });
+        for prepare in pending.collect::<Vec<_>>() {
+            self.prepare(None, *prepare, out);
+        }
+    }
+
+    /// The transaction is settled, and no commit that waits for this branch. If the branch stands
+    /// prepared, that is Abort: a commit would be listed until the branch had applied it.
+    pub(super) fn on_expired(&mut self, id: CommitId, branch: Branch, out: &mut Effects<Self>) {
+        if branch.participant != self.config.me.participant {
+            return;
+        }
+        let is_mine = self.is_mine(&branch);
+        match self.branches.get(&id.txn) {
+            Some(Phase::Voted(voted)) if is_mine && voted.id == id => match voted.vote {
+                Vote::Prepared | Vote::Aborted => self.on_outcome(id, Outcome::Abort, out),
+                Vote::ReadOnly => drop(self.branches.remove(&id.txn)),
+            },
+            Some(Phase::Preparing(_)) if is_mine => self.on_outcome(id, Outcome::Abort, out),
+            Some(
+                Phase::Working(_)
+                | Phase::Preparing(_)
+                | Phase::Voted(_)
+                | Phase::Applying { .. }
+                | Phase::Done(_),
+            )
+            | None => self.expire_other(id, branch.session, out),
+        }
+    }
+
+    /// A branch that was asked about because it stood prepared. By now it may have its outcome.
+    fn expire_other(&mut self, id: CommitId, session: Session, out: &mut Effects<Self>) {
+        let Some(wait) = self.others.get_mut(&(id, session)) else {
+            return;
+        };
+        if let WaitState::Applying(_) = wait.state {
+            return;
+        }
+        *wait = Wait::new(WaitState::Applying(Outcome::Abort), self.config.retry_ticks);
+        let participant = self.config.me.participant.clone();
+        let branch = Branch {
+            participant,
+            session,
+        };
+        out.notify.push(ParticipantNotice::Expired { id, branch });
+    }
+}

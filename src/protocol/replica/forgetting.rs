@@ -1,0 +1,346 @@
+//! Forgetting: the leader's side of the last ballot of a generation, and what everyone does when
+//! it is settled.
+//!
+//! The leader works through the oldest generation from the horizon on. For each part it asks the
+//! replicas of *that generation's* configuration, twice: which ids are unfinished (the first
+//! [`BATCH_MAX`] of each), and what is held of those that anybody named. What it asks for the first
+//! time makes them freeze. From a majority of answers follow the outcomes, by the rule of recovery.
+//! It tells them nobody: it proposes the list of commits, and the slot decides.
+//!
+//! Two questions and not one, because a finished transaction stands in no list of unfinished ones:
+//! an abort that is finished at one replica may be a complete set of votes at another, and only
+//! those who are asked for it by name say that it was decided.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use crate::protocol::effects::Effects;
+use crate::protocol::message::{BATCH_MAX, Frozen, Message, Unapplied, Waits};
+use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId, Tally};
+use crate::protocol::types::{
+    CommitId, Entry, Generations, Listed, Openness, Outcome, Peer, Settle,
+};
+
+use super::instance::{Phase, Waiter};
+use super::recovery::Attempt;
+use super::{Rejection, Replica};
+
+/// A part of a generation that this leader is about to settle.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Forgetting {
+    generation: u32,
+    /// Where the part begins: the horizon, if that lies in this generation.
+    after: Option<CommitId>,
+    stage: Stage,
+    /// Ticks until those who are silent are asked again.
+    patience: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// Which ids are unfinished? A page of each replica, and whether there are more.
+    Listing(BTreeMap<ReplicaId, (Vec<CommitId>, bool)>),
+    /// What is held of these?
+    Collecting(Collecting),
+    /// The list is made; it waits for a free slot.
+    Ready(Settle),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Collecting {
+    through: CommitId,
+    /// The ids that are not resolved.
+    open: BTreeMap<CommitId, Attempt>,
+    /// The commits that may wait for a branch.
+    commits: Vec<Listed>,
+    /// Who has answered anything.
+    answered: Tally,
+}
+
+impl Replica {
+    /// Settles the oldest generation, when it is time; one step further at each answer and tick.
+    pub(super) fn forget(&mut self, out: &mut Effects<Self>) {
+        let generation = self.generations.oldest();
+        if self.generations.openness(generation) != Openness::Closed {
+            self.forgetting = None;
+            return;
+        }
+        let horizon = self.generations.horizon();
+        let after = horizon.filter(|after| after.txn.generation == generation);
+        let current = self.forgetting.as_ref();
+        if current.is_none_or(|it| it.generation != generation || it.after != after) {
+            if !self.is_quiet(generation) {
+                return;
+            }
+            self.forgetting = Some(Forgetting {
+                generation,
+                after,
+                stage: Stage::Listing(BTreeMap::new()),
+                patience: 0,
+            });
+        }
+        self.ask_frozen(out);
+        self.propose_settle(out);
+    }
+
+    /// Whether nothing is under way in the generation any more, as far as is known here, or it has
+    /// had the time to finish.
+    fn is_quiet(&self, generation: u32) -> bool {
+        let last = Generations::last_id(generation);
+        let mut under_way = self.instances.range(..=last);
+        self.closed_age >= self.config.grace_ticks
+            || self.frozen.contains(&generation)
+            || under_way.all(|(_, instance)| instance.phase != Phase::Undecided)
+    }
+
+    /// Asks those who have not answered, when it is time.
+    fn ask_frozen(&mut self, out: &mut Effects<Self>) {
+        let Some(forgetting) = &mut self.forgetting else {
+            return;
+        };
+        forgetting.patience = forgetting.patience.saturating_sub(1);
+        if forgetting.patience > 0 {
+            return;
+        }
+        forgetting.patience = self.config.collect_ticks;
+        let generation = forgetting.generation;
+        let Some(acceptors) = self.generations.acceptors(generation) else {
+            return;
+        };
+        match &forgetting.stage {
+            Stage::Listing(pages) => {
+                let after = forgetting.after;
+                for replica in acceptors.iter().filter(|id| !pages.contains_key(id)) {
+                    let freeze = Message::Freeze { generation, after };
+                    out.send(Peer::Replica(replica), freeze);
+                }
+            }
+            Stage::Collecting(collecting) => {
+                let ids: Vec<CommitId> = collecting.open.keys().copied().collect();
+                for replica in acceptors.iter() {
+                    collect_from(replica, generation, &ids, out);
+                }
+            }
+            Stage::Ready(_) => {}
+        }
+    }
+
+    pub(super) fn on_frozen(
+        &mut self,
+        from: ReplicaId,
+        generation: u32,
+        after: Option<CommitId>,
+        ids: Vec<CommitId>,
+        more: bool,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if ids.len() > BATCH_MAX {
+            return Err(Rejection::TooLong);
+        }
+        let Some(acceptors) = self.generations.acceptors(generation).cloned() else {
+            return Ok(());
+        };
+        let Some(forgetting) = &mut self.forgetting else {
+            return Ok(());
+        };
+        if (forgetting.generation, forgetting.after) != (generation, after) {
+            return Ok(());
+        }
+        let Stage::Listing(pages) = &mut forgetting.stage else {
+            return Ok(());
+        };
+        if !acceptors.contains(from) {
+            return Err(Rejection::NotItsGeneration);
+        }
+        pages.insert(from, (ids, more));
+        if pages.len() >= acceptors.majority() {
+            let collecting = Collecting::new(generation, pages, &acceptors);
+            forgetting.stage = Stage::Collecting(collecting);
+            forgetting.patience = 0;
+            self.ask_frozen(out);
+            self.finish_collecting(out);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_collected(
+        &mut self,
+        from: ReplicaId,
+        generation: u32,
+        records: Vec<Frozen>,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if records.len() > BATCH_MAX {
+            return Err(Rejection::TooLong);
+        }
+        let Some(acceptors) = self.generations.acceptors(generation).cloned() else {
+            return Ok(());
+        };
+        if !acceptors.contains(from) {
+            return Err(Rejection::NotItsGeneration);
+        }
+        if let Some(forgetting) = &mut self.forgetting
+            && forgetting.generation == generation
+            && let Stage::Collecting(collecting) = &mut forgetting.stage
+        {
+            collecting.answered.add(&acceptors, from);
+            for record in records {
+                collecting.take(from, record);
+            }
+            self.finish_collecting(out);
+        }
+        Ok(())
+    }
+
+    /// When every id is resolved, the list is made.
+    fn finish_collecting(&mut self, out: &mut Effects<Self>) {
+        let list_max = self.config.list_max;
+        if let Some(forgetting) = &mut self.forgetting
+            && let Stage::Collecting(collecting) = &mut forgetting.stage
+            && collecting.open.is_empty()
+        {
+            forgetting.stage = Stage::Ready(collecting.settle(list_max));
+        }
+        self.propose_settle(out);
+    }
+
+    fn propose_settle(&mut self, out: &mut Effects<Self>) {
+        let settle = match &self.forgetting {
+            Some(Forgetting {
+                stage: Stage::Ready(settle),
+                ..
+            }) => settle.clone(),
+            Some(_) | None => return,
+        };
+        self.propose(Entry::Settle(settle), out);
+    }
+
+    /// The part of a generation after `before` is settled: drops every record of it that is not
+    /// listed, decided or not, and adopts the commits that are.
+    pub(super) fn forget_settled(
+        &mut self,
+        before: Option<CommitId>,
+        listed: Vec<Listed>,
+        out: &mut Effects<Self>,
+    ) {
+        for Listed { id, unapplied } in &listed {
+            match self.finished.get(id) {
+                // All its branches have applied it: nobody waits.
+                Some(Outcome::Commit) => {}
+                Some(Outcome::Abort) => panic!("{id} is aborted here, and settled as a commit"),
+                None => self.adopt(*id, unapplied, out),
+            }
+        }
+        let Some(horizon) = self.generations.horizon() else {
+            return;
+        };
+        let kept: BTreeSet<CommitId> = listed.iter().map(|listed| listed.id).collect();
+        let start = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.instances.range((start, Bound::Included(horizon)));
+        let dropped = range.map(|(id, _)| *id).filter(|id| !kept.contains(id));
+        for id in dropped.collect::<Vec<_>>() {
+            self.recovery.end(&id);
+            if let Some(instance) = self.instances.remove(&id) {
+                if instance.phase == Phase::Undecided {
+                    self.undecided -= 1;
+                }
+                for waiter in instance.waiters {
+                    expire(&waiter, id, out);
+                }
+            }
+        }
+        let later = self.finished.split_off(&horizon);
+        // The horizon is the end of a generation, or an id that is listed.
+        self.finished = later;
+        self.finished.remove(&horizon);
+        let generations = &self.generations;
+        self.frozen
+            .retain(|generation| generations.acceptors(*generation).is_some());
+    }
+}
+
+impl Collecting {
+    /// From the pages of a majority: the part goes as far as all of them list, and everyone is
+    /// asked for whatever one of them named.
+    fn new(
+        generation: u32,
+        pages: &BTreeMap<ReplicaId, (Vec<CommitId>, bool)>,
+        acceptors: &Acceptors,
+    ) -> Self {
+        let ends = pages.values().filter(|(_, more)| *more);
+        let ends = ends.filter_map(|(ids, _)| ids.last().copied());
+        let through = ends.min().unwrap_or(Generations::last_id(generation));
+        let ids = pages.values().flat_map(|(ids, _)| ids).copied();
+        let ids = ids.filter(|id| *id <= through && id.txn.generation == generation);
+        // Freezing was the promise of a ballot above all others.
+        let attempt = || Attempt::new(Ballot::LAST, acceptors);
+        Collecting {
+            through,
+            open: ids.map(|id| (id, attempt())).collect(),
+            commits: Vec::new(),
+            answered: Tally::default(),
+        }
+    }
+
+    /// Takes what one replica holds: the outcome if it knows it, else a report of the last ballot.
+    fn take(&mut self, from: ReplicaId, record: Frozen) {
+        let Frozen { report, decided } = record;
+        let id = report.id;
+        let Some(attempt) = self.open.get_mut(&id) else {
+            return;
+        };
+        let commit = match decided {
+            Some((Outcome::Abort, _) | (Outcome::Commit, Waits::None)) => None,
+            Some((Outcome::Commit, Waits::Some)) => {
+                // Whoever knows that it is a commit knows whom it must be told.
+                let Some(roster) = report.roster else {
+                    return;
+                };
+                Some(Unapplied {
+                    roster,
+                    read_only: report.read_only,
+                })
+            }
+            None => match attempt.on_report(from, Ballot::LAST, report) {
+                None => return,
+                Some(proposal) => proposal.unapplied,
+            },
+        };
+        self.open.remove(&id);
+        if let Some(unapplied) = commit
+            && unapplied.read_only != unapplied.roster.all()
+        {
+            self.commits.push(Listed { id, unapplied });
+        }
+    }
+
+    fn settle(&mut self, list_max: usize) -> Settle {
+        let mut unfinished = std::mem::take(&mut self.commits);
+        unfinished.sort_unstable();
+        let mut through = self.through;
+        if unfinished.len() > list_max {
+            unfinished.truncate(list_max);
+            if let Some(last) = unfinished.last() {
+                through = last.id;
+            }
+        }
+        Settle {
+            through,
+            unfinished,
+        }
+    }
+}
+
+fn collect_from(replica: ReplicaId, generation: u32, ids: &[CommitId], out: &mut Effects<Replica>) {
+    for ids in ids.chunks(BATCH_MAX) {
+        let ids = ids.to_vec();
+        let collect = Message::Collect { generation, ids };
+        out.send(Peer::Replica(replica), collect);
+    }
+}
+
+/// Tells one who waited that the transaction is settled, and is no commit that waits for it.
+pub(super) fn expire(waiter: &Waiter, id: CommitId, out: &mut Effects<Replica>) {
+    let branch = waiter.branch.clone();
+    out.send(waiter.peer.clone(), Message::Expired { id, branch });
+}

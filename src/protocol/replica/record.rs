@@ -1,0 +1,266 @@
+//! What a replica saves, and what of it a store must keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::message::Unapplied;
+use crate::protocol::paxos::Ballot;
+use crate::protocol::paxos::log::LogRecord;
+use crate::protocol::types::{
+    CommitId, Configuration, Entry, Generations, Listed, Outcome, Roster, Vote,
+};
+
+/// What a replica saves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Record {
+    /// A branch's vote, held at ballot 0.
+    Vote {
+        /// The instance.
+        id: CommitId,
+        /// The branch's position in the roster.
+        index: u8,
+        /// Its vote.
+        vote: Vote,
+        /// The roster, with the first vote of an instance.
+        roster: Option<Roster>,
+    },
+    /// A promise.
+    Promise {
+        /// The instance.
+        id: CommitId,
+        /// The ballot promised.
+        ballot: Ballot,
+    },
+    /// An outcome accepted at a ballot above 0.
+    Accept {
+        /// The instance.
+        id: CommitId,
+        /// The ballot.
+        ballot: Ballot,
+        /// The outcome.
+        outcome: Outcome,
+        /// Whom to tell, with Commit.
+        unapplied: Option<Unapplied>,
+    },
+    /// Commit was chosen and some branch has not applied it, where votes alone do not show it.
+    Committed {
+        /// The instance.
+        id: CommitId,
+        /// Whom to tell.
+        unapplied: Unapplied,
+    },
+    /// Decided, and nobody waits for it any more.
+    Finished {
+        /// The instance.
+        id: CommitId,
+        /// The outcome.
+        outcome: Outcome,
+    },
+    /// A round was used for a ballot.
+    Round {
+        /// The round.
+        round: u64,
+    },
+    /// For the control log.
+    Log(LogRecord<Entry>),
+    /// A generation is frozen, for ever.
+    Frozen {
+        /// The generation.
+        generation: u32,
+    },
+    /// An entry of the control log was chosen, with all that follows from it: what a `Settle` does
+    /// not list is dropped, and what it lists is adopted, in this one record.
+    Chosen {
+        /// Its slot.
+        slot: u64,
+        /// The entry.
+        entry: Entry,
+    },
+    /// What the entries before this replica's next slot come to, taken over from another replica:
+    /// horizon and list together. Every record up to the horizon that is not listed is dropped.
+    State {
+        /// The generations.
+        generations: Generations,
+        /// The settled commits that wait for a branch.
+        listed: Vec<Listed>,
+    },
+}
+
+/// What a store must keep of all that a replica ever saved: what [`recover`] needs, and no more.
+///
+/// It says which records replace which, and which are dropped when a generation is settled. To
+/// recover from it is to recover from everything that was saved.
+///
+/// [`recover`]: crate::protocol::Host::recover
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records {
+    round: u64,
+    log_round: u64,
+    log_promise: Option<Ballot>,
+    log_accept: Option<(u64, Ballot, Entry)>,
+    frozen: BTreeSet<u32>,
+    generations: Generations,
+    listed: BTreeMap<CommitId, Unapplied>,
+    transactions: BTreeMap<CommitId, Vec<Record>>,
+}
+
+impl Records {
+    /// Nothing was saved yet, by a replica with this first configuration.
+    pub fn new(genesis: Option<Configuration>) -> Self {
+        Records {
+            round: 0,
+            log_round: 0,
+            log_promise: None,
+            log_accept: None,
+            frozen: BTreeSet::new(),
+            generations: genesis.map(Generations::genesis).unwrap_or_default(),
+            listed: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+        }
+    }
+
+    /// A record is durable.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::Vote { id, .. } => self.of(id).push(record),
+            Record::Promise { id, .. } => {
+                let records = self.of(id);
+                records.retain(|record| !matches!(record, Record::Promise { .. }));
+                records.push(record);
+            }
+            Record::Accept { id, .. } => {
+                let records = self.of(id);
+                records.retain(|record| !matches!(record, Record::Accept { .. }));
+                records.push(record);
+            }
+            Record::Committed { id, .. } => {
+                let records = self.of(id);
+                records.retain(|record| !matches!(record, Record::Committed { .. }));
+                records.push(record);
+            }
+            Record::Finished { id, .. } if self.generations.is_settled(&id) => {
+                self.listed.remove(&id);
+            }
+            // Nothing else about it will ever be asked for.
+            Record::Finished { id, .. } => *self.of(id) = vec![record],
+            Record::Round { round } => self.round = round,
+            Record::Log(LogRecord::Round { round }) => self.log_round = round,
+            Record::Log(LogRecord::Promise { ballot }) => self.promised(ballot),
+            Record::Log(LogRecord::Accept {
+                slot,
+                ballot,
+                entry,
+            }) => {
+                self.promised(ballot);
+                self.log_accept = Some((slot, ballot, entry));
+            }
+            Record::Frozen { generation } => drop(self.frozen.insert(generation)),
+            Record::Chosen { slot, entry } => {
+                if slot == self.generations.slot() {
+                    self.chosen(entry);
+                }
+            }
+            Record::State {
+                generations,
+                listed,
+            } => {
+                let before = std::mem::replace(&mut self.generations, generations);
+                let mut held = std::mem::take(&mut self.listed);
+                // What was forgotten here stays forgotten.
+                let is_news = |listed: &Listed| {
+                    held.remove(&listed.id).is_some() || !before.is_settled(&listed.id)
+                };
+                self.adopt(listed.into_iter().filter(is_news).collect());
+            }
+        }
+    }
+
+    /// The records to recover from.
+    pub fn iter(&self) -> impl Iterator<Item = Record> + '_ {
+        let listed = self.listed.iter().map(|(id, unapplied)| Listed {
+            id: *id,
+            unapplied: unapplied.clone(),
+        });
+        let state = (self.generations.slot() > 0).then(|| Record::State {
+            generations: self.generations.clone(),
+            listed: listed.collect(),
+        });
+        let round = (self.round > 0).then_some(Record::Round { round: self.round });
+        let log_round = (self.log_round > 0).then_some(LogRecord::Round {
+            round: self.log_round,
+        });
+        let promise = self.log_promise.map(|ballot| LogRecord::Promise { ballot });
+        let accept = self
+            .log_accept
+            .clone()
+            .map(|(slot, ballot, entry)| LogRecord::Accept {
+                slot,
+                ballot,
+                entry,
+            });
+        let log = log_round.into_iter().chain(promise).chain(accept);
+        let frozen = self.frozen.iter().map(|generation| Record::Frozen {
+            generation: *generation,
+        });
+        let transactions = self.transactions.values().flatten().cloned();
+        let state = state.into_iter().chain(round);
+        state
+            .chain(log.map(Record::Log))
+            .chain(frozen)
+            .chain(transactions)
+    }
+
+    /// How many records of transactions are kept: those that are not settled, and one for each
+    /// settled commit that waits for a branch.
+    pub fn transactions(&self) -> usize {
+        let records = self.transactions.values().map(Vec::len);
+        records.sum::<usize>() + self.listed.len()
+    }
+
+    /// The settled commits that wait for a branch.
+    pub fn listed(&self) -> impl Iterator<Item = &CommitId> + '_ {
+        self.listed.keys()
+    }
+
+    /// What the entries of the control log come to.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    fn of(&mut self, id: CommitId) -> &mut Vec<Record> {
+        self.transactions.entry(id).or_default()
+    }
+
+    fn promised(&mut self, ballot: Ballot) {
+        self.log_promise = self.log_promise.max(Some(ballot));
+    }
+
+    fn chosen(&mut self, entry: Entry) {
+        self.generations.apply(&entry);
+        match entry {
+            Entry::Open(_) => {}
+            Entry::Settle(settle) => self.adopt(settle.unfinished),
+            Entry::Release { id } => drop(self.listed.remove(&id)),
+        }
+    }
+
+    /// Drops everything up to the horizon, and adopts what is listed.
+    fn adopt(&mut self, listed: Vec<Listed>) {
+        for Listed { id, unapplied } in listed {
+            let records = self.transactions.get(&id).map(Vec::as_slice);
+            let is_finished = matches!(records, Some([Record::Finished { .. }]));
+            if !is_finished {
+                self.listed.insert(id, unapplied);
+            }
+        }
+        let generations = &self.generations;
+        self.frozen
+            .retain(|generation| generations.acceptors(*generation).is_some());
+        while let Some(entry) = self.transactions.first_entry()
+            && generations.is_settled(entry.key())
+        {
+            entry.remove();
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! From what was saved back to what was known.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::message::Unapplied;
+use crate::protocol::paxos::log::{Log, LogRecord};
+use crate::protocol::types::{CommitId, Entry, Listed, Outcome, Roster, Vote};
+
+use super::instance::{Instance, Phase};
+use super::{Record, Replica};
+
+impl Replica {
+    /// Rebuilds the state from records in any order.
+    pub(super) fn restore(&mut self, saved: impl IntoIterator<Item = Record>) {
+        let (mut control, mut log, mut transactions) = (Vec::new(), Vec::new(), Vec::new());
+        for record in saved {
+            match record {
+                Record::Chosen { slot, .. } => control.push((slot + 1, record)),
+                Record::State {
+                    ref generations, ..
+                } => control.push((generations.slot(), record)),
+                Record::Log(record) => log.push(record),
+                Record::Frozen { generation } => drop(self.frozen.insert(generation)),
+                Record::Round { round } => self.recovery.restore_round(round),
+                Record::Vote { .. }
+                | Record::Promise { .. }
+                | Record::Accept { .. }
+                | Record::Committed { .. }
+                | Record::Finished { .. } => transactions.push(record),
+            }
+        }
+        let listed = self.restore_control(control);
+        self.restore_log(log);
+        self.restore_transactions(transactions, listed);
+    }
+
+    /// Goes through what was chosen, in order. Answers with the settled commits that waited.
+    fn restore_control(
+        &mut self,
+        mut control: Vec<(u64, Record)>,
+    ) -> BTreeMap<CommitId, Unapplied> {
+        control.sort_by_key(|(slot, _)| *slot);
+        let mut listed: BTreeMap<CommitId, Unapplied> = BTreeMap::new();
+        for (_, record) in control {
+            match record {
+                Record::State {
+                    generations,
+                    listed: list,
+                } if self.generations.is_older_than(&generations) => {
+                    let before = std::mem::replace(&mut self.generations, generations);
+                    let is_news =
+                        |of: &Listed| listed.contains_key(&of.id) || !before.is_settled(&of.id);
+                    let news: Vec<Listed> = list.into_iter().filter(is_news).collect();
+                    listed = news.into_iter().map(|of| (of.id, of.unapplied)).collect();
+                }
+                Record::Chosen { slot, entry } if slot >= self.generations.slot() => {
+                    let expected = self.generations.slot();
+                    assert!(
+                        slot == expected,
+                        "the store has slot {slot} of the control log and not slot {expected}: it \
+                         lost a record and kept a later one; replace this replica, do not restart \
+                         it"
+                    );
+                    self.generations.apply(&entry);
+                    match entry {
+                        Entry::Open(_) => {}
+                        Entry::Settle(settle) => {
+                            let unfinished = settle.unfinished.into_iter();
+                            listed.extend(unfinished.map(|of| (of.id, of.unapplied)));
+                        }
+                        Entry::Release { id } => drop(listed.remove(&id)),
+                    }
+                }
+                _ => {}
+            }
+        }
+        let generations = &self.generations;
+        self.frozen
+            .retain(|generation| generations.acceptors(*generation).is_some());
+        listed
+    }
+
+    fn restore_log(&mut self, saved: Vec<LogRecord<Entry>>) {
+        let Some(configuration) = self.generations.in_force() else {
+            return;
+        };
+        let (slot, acceptors) = (self.generations.slot(), configuration.acceptors().clone());
+        let mut log = Log::new(self.config.id, self.config.log, slot, acceptors);
+        for record in saved {
+            log.restore(record);
+        }
+        self.log = Some(log);
+    }
+
+    fn restore_transactions(
+        &mut self,
+        saved: Vec<Record>,
+        mut listed: BTreeMap<CommitId, Unapplied>,
+    ) {
+        // Votes name their branch by its position, so rosters come first.
+        let (mut votes, mut finished) = (Vec::new(), Vec::new());
+        for record in saved {
+            match record {
+                Record::Finished { id, outcome } => {
+                    listed.remove(&id);
+                    if !self.generations.is_settled(&id) {
+                        finished.push((id, outcome));
+                    }
+                }
+                // Dropped when it was settled.
+                Record::Vote { id, .. }
+                | Record::Promise { id, .. }
+                | Record::Accept { id, .. }
+                | Record::Committed { id, .. }
+                    if self.generations.is_settled(&id) => {}
+                Record::Vote {
+                    id,
+                    index,
+                    vote,
+                    roster,
+                } => {
+                    self.restored(id, roster);
+                    votes.push((id, usize::from(index), vote));
+                }
+                Record::Promise { id, ballot } => {
+                    self.restored(id, None).acceptor.restore_promise(ballot);
+                    self.recovery.on_round(ballot.round);
+                }
+                Record::Accept {
+                    id,
+                    ballot,
+                    outcome,
+                    unapplied,
+                } => {
+                    let instance = self.restored(id, None);
+                    instance.acceptor.restore_accept(ballot, outcome);
+                    if let Some(unapplied) = unapplied {
+                        instance.take(&unapplied);
+                    }
+                    self.recovery.on_round(ballot.round);
+                }
+                Record::Committed { id, unapplied } => {
+                    let instance = self.restored(id, None);
+                    instance.take(&unapplied);
+                    instance.phase = Phase::Committed;
+                }
+                Record::Round { .. }
+                | Record::Log(_)
+                | Record::Frozen { .. }
+                | Record::Chosen { .. }
+                | Record::State { .. } => {}
+            }
+        }
+        for (id, index, vote) in votes {
+            self.restore_vote(id, index, vote);
+        }
+        for (id, unapplied) in listed {
+            let instance = self.restored(id, None);
+            instance.take(&unapplied);
+            instance.phase = Phase::Committed;
+        }
+        self.finished.extend(finished);
+        self.settle_restored();
+    }
+
+    fn restored(&mut self, id: CommitId, roster: Option<Roster>) -> &mut Instance {
+        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        let instance = self.instances.entry(id);
+        let instance = instance.or_insert_with(|| Instance::new(None, patience));
+        if instance.roster.is_none() {
+            instance.roster = roster;
+        }
+        instance
+    }
+
+    fn restore_vote(&mut self, id: CommitId, index: usize, vote: Vote) {
+        let instance = self.restored(id, None);
+        let roster = instance.roster.clone();
+        let roster = roster.filter(|roster| index < roster.len());
+        // The roster was saved with or before the vote. To go on without the one or the other would
+        // be to forget what may have been told.
+        let roster = roster.unwrap_or_else(|| {
+            panic!(
+                "{id}: the store has a vote and not its roster: it lost a record and kept a later \
+                 one; replace this replica, do not restart it"
+            )
+        });
+        instance.acceptor.restore_vote(&roster, index, vote);
+    }
+
+    /// Drops what is finished, and settles what the votes alone decide.
+    fn settle_restored(&mut self) {
+        let (finished, config) = (&mut self.finished, &self.config);
+        let generations = &self.generations;
+        self.instances.retain(|id, instance| {
+            // One Aborted at ballot 0 is final; so is one acceptance where one is a majority.
+            if instance.acceptor.holds_aborted() {
+                finished.insert(*id, Outcome::Abort);
+            }
+            let accepted = instance.acceptor.accepted().map(|(_, outcome)| outcome);
+            let acceptors = generations.acceptors(id.txn.generation);
+            if acceptors.is_some_and(|acceptors| acceptors.majority() == 1) {
+                match accepted {
+                    Some(Outcome::Commit) => instance.phase = Phase::Committed,
+                    Some(Outcome::Abort) => drop(finished.insert(*id, Outcome::Abort)),
+                    None => {}
+                }
+            }
+            if instance.phase == Phase::Committed {
+                instance.patience = config.push_ticks;
+                if instance.is_applied() {
+                    finished.insert(*id, Outcome::Commit);
+                }
+            }
+            !finished.contains_key(id)
+        });
+        let undecided = |instance: &&Instance| instance.phase == Phase::Undecided;
+        self.undecided = self.instances.values().filter(undecided).count();
+    }
+}

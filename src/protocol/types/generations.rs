@@ -1,0 +1,202 @@
+//! Generations: which are open, on which configuration each runs, and what is settled.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::paxos::{Acceptors, ReplicaId};
+
+use super::configuration::Configuration;
+use super::entry::{Entry, Open};
+use super::id::{CommitId, InitiatorId, RosterDigest, TxnId};
+
+/// The most generations that may wait to be settled. Past that none is opened: it takes a majority
+/// of an old configuration that is gone for good to come so far.
+pub const UNSETTLED_MAX: usize = 16;
+
+/// What the entries of the control log come to, as far as their holder knows them.
+///
+/// Replicas hold it and tell it to everyone who connects; it is all that a client needs to know of
+/// the cluster. Of two, the one with the higher [slot](Self::slot) is the newer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Generations {
+    slot: u64,
+    /// The generations that are not settled; the last is the latest.
+    unsettled: BTreeMap<u32, Configuration>,
+    /// The last id that is settled.
+    horizon: Option<CommitId>,
+    /// The highest name that any replica ever had: names are never used again.
+    highest: u32,
+}
+
+/// What may be done about the transactions of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Openness {
+    /// It is not open yet, as far as is known here.
+    Unknown,
+    /// Transactions begin and run in it.
+    Open,
+    /// The second one after it is open: what is under way finishes, nothing else begins.
+    Closed,
+    /// It has come to its end.
+    Settled,
+}
+
+impl Generations {
+    /// The first generation of a new cluster.
+    pub fn genesis(configuration: Configuration) -> Self {
+        let mut generations = Generations::default();
+        let generation = 1;
+        generations.open(Open {
+            generation,
+            configuration,
+        });
+        generations
+    }
+
+    /// How many entries of the log this comes from.
+    pub fn slot(&self) -> u64 {
+        self.slot
+    }
+
+    /// The latest generation, in which new transactions begin; 0 if nothing is known.
+    pub fn latest(&self) -> u32 {
+        self.unsettled.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// The oldest generation that is not settled.
+    pub fn oldest(&self) -> u32 {
+        self.unsettled.keys().next().copied().unwrap_or(0)
+    }
+
+    /// The generations that are not settled.
+    pub fn unsettled(&self) -> impl Iterator<Item = (u32, &Configuration)> + '_ {
+        let unsettled = self.unsettled.iter();
+        unsettled.map(|(generation, configuration)| (*generation, configuration))
+    }
+
+    /// The last id that is settled: nothing up to it is under way any more.
+    pub fn horizon(&self) -> Option<CommitId> {
+        self.horizon
+    }
+
+    /// Whether the instance `id` has come to its end by a Settle.
+    pub fn is_settled(&self, id: &CommitId) -> bool {
+        self.horizon.is_some_and(|horizon| *id <= horizon)
+    }
+
+    /// Whether every instance of `txn` has.
+    pub fn is_txn_settled(&self, txn: TxnId) -> bool {
+        let last = CommitId {
+            txn,
+            roster: RosterDigest::MAX,
+        };
+        self.is_settled(&last)
+    }
+
+    /// What may be done in `generation`.
+    pub fn openness(&self, generation: u32) -> Openness {
+        let latest = self.latest();
+        if generation > latest {
+            Openness::Unknown
+        } else if !self.unsettled.contains_key(&generation) {
+            Openness::Settled
+        } else if latest - generation < 2 {
+            Openness::Open
+        } else {
+            Openness::Closed
+        }
+    }
+
+    /// The oldest generation, if it is closed: it is the next to be settled.
+    pub fn closed(&self) -> Option<u32> {
+        let oldest = self.oldest();
+        (self.openness(oldest) == Openness::Closed).then_some(oldest)
+    }
+
+    /// The configuration in force: that of the latest generation, which decides the log too.
+    pub fn in_force(&self) -> Option<&Configuration> {
+        let (_, configuration) = self.unsettled.last_key_value()?;
+        Some(configuration)
+    }
+
+    /// The acceptors of an unsettled generation.
+    pub fn acceptors(&self, generation: u32) -> Option<&Acceptors> {
+        self.unsettled
+            .get(&generation)
+            .map(Configuration::acceptors)
+    }
+
+    /// Those who can tell what came of `txn`: the acceptors of its generation, or, when it is
+    /// settled, those in force. Unknown if the generation is not open yet.
+    pub fn who_knows(&self, txn: TxnId) -> Option<&Acceptors> {
+        match self.acceptors(txn.generation) {
+            Some(acceptors) => Some(acceptors),
+            None if txn.generation <= self.latest() => {
+                self.in_force().map(Configuration::acceptors)
+            }
+            None => None,
+        }
+    }
+
+    /// All replicas of unsettled generations.
+    pub fn replicas(&self) -> BTreeSet<ReplicaId> {
+        let configurations = self.unsettled.values();
+        configurations
+            .flat_map(|configuration| configuration.acceptors().iter())
+            .collect()
+    }
+
+    /// Whether `replica` is one of an unsettled generation.
+    pub fn contains(&self, replica: ReplicaId) -> bool {
+        let mut configurations = self.unsettled.values();
+        configurations.any(|configuration| configuration.acceptors().contains(replica))
+    }
+
+    /// Whether no replica ever had this name.
+    pub fn is_new(&self, replica: ReplicaId) -> bool {
+        replica.0 > self.highest
+    }
+
+    /// The last id that can stand in `generation`.
+    pub fn last_id(generation: u32) -> CommitId {
+        CommitId {
+            txn: TxnId {
+                generation,
+                initiator: InitiatorId(u64::MAX),
+                sequence: u32::MAX,
+            },
+            roster: RosterDigest::MAX,
+        }
+    }
+
+    /// Whether `other` comes from more entries of the log.
+    pub fn is_older_than(&self, other: &Generations) -> bool {
+        self.slot < other.slot
+    }
+
+    /// Takes the next entry of the log. (An entry that does not follow from what is known here is
+    /// counted and changes nothing, everywhere alike; a leader proposes none.)
+    pub fn apply(&mut self, entry: &Entry) {
+        self.slot += 1;
+        match entry {
+            Entry::Open(open) if open.generation == self.latest() + 1 => self.open(open.clone()),
+            Entry::Settle(settle) => {
+                self.horizon = self.horizon.max(Some(settle.through));
+                let last_settled = |generation: u32| self.is_settled(&Self::last_id(generation));
+                let settled: Vec<u32> = self.unsettled.keys().copied().collect();
+                let settled: Vec<u32> = settled.into_iter().filter(|g| last_settled(*g)).collect();
+                for generation in settled {
+                    self.unsettled.remove(&generation);
+                }
+            }
+            Entry::Open(_) | Entry::Release { .. } => {}
+        }
+    }
+
+    fn open(&mut self, open: Open) {
+        let ids = open.configuration.acceptors().iter().map(|id| id.0);
+        self.highest = ids.fold(self.highest, u32::max);
+        self.unsettled.insert(open.generation, open.configuration);
+    }
+}
