@@ -6,7 +6,7 @@ use std::time::Duration;
 use paxos_commit::protocol::invariant::Facts;
 use paxos_commit::protocol::message::{CastVote, Message, Prepare, Question, Report, Voter};
 use paxos_commit::protocol::participant::{
-    ParticipantCommand, ParticipantConfig, ParticipantTimer,
+    ParticipantCommand, ParticipantConfig, ParticipantNotice, ParticipantTimer,
 };
 use paxos_commit::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use paxos_commit::protocol::replica::{Record, ReplicaConfig, ReplicaTimer};
@@ -336,4 +336,45 @@ fn judge_sees_two_votes_of_one_branch_on_one_disk() {
     let mut facts = facts(&[vote_record(0, Vote::Prepared)]);
     let record = vote_record(0, Vote::Aborted);
     assert!(facts.durable(ReplicaId(1), &record).is_err());
+}
+
+/// DESIGN 2.6 called Expired an abort for a branch that is still prepared. Whether it still is, its
+/// own session cannot know: another one may have committed it, and said so, while it was cut off.
+#[test]
+fn a_session_that_was_cut_off_does_not_take_expired_for_abort() {
+    let mut session = session();
+    let p = prepare(1, 0);
+    let (id, branch) = (p.id, branch("a"));
+    let mut tell = |command| step(&mut session, Input::Command(command));
+    tell(ParticipantCommand::Begin(txn(1)));
+    tell(ParticipantCommand::Prepare(p));
+    let vote = Vote::Prepared;
+    tell(ParticipantCommand::Prepared { id, vote });
+    let expired = Message::Expired {
+        id,
+        branch: Some(branch.clone()),
+    };
+    let out = hear(&mut session, Peer::Replica(ReplicaId(1)), expired);
+    let asked = ParticipantNotice::Expired {
+        id,
+        branch: branch.clone(),
+    };
+    assert_eq!(out.notify, [asked], "only the resource manager knows");
+    let answer = ParticipantCommand::NotPrepared { id, branch };
+    let out = step(&mut session, Input::Command(answer));
+    assert_eq!(out.notify, [ParticipantNotice::Forgotten { id }]);
+    assert!(session.is_idle());
+}
+
+/// A new configuration whose only replica had missed the entry that made it one: nobody leads the
+/// log any more, so nobody told it. Those that are no longer in force ask it for news; by that it
+/// learns that it is the one who lacks them.
+#[test]
+fn a_replica_that_is_asked_for_what_it_lacks_asks_back() {
+    let config = ReplicaConfig::joining(ReplicaId(4));
+    let mut joiner = Replica::recover(config, [], &mut Effects::default());
+    let other = Peer::Replica(ReplicaId(1));
+    let fetch = |slot| Message::Fetch { slot, after: None };
+    let out = hear(&mut joiner, other.clone(), fetch(3));
+    assert_eq!(out.send, [(other, fetch(0))]);
 }

@@ -30,6 +30,7 @@ pub(crate) fn take(state: &mut State, branch: usize, step: &Step<Participant>) {
             | ParticipantNotice::Refused(_)
             | ParticipantNotice::Outcome { .. }
             | ParticipantNotice::Expired { .. }
+            | ParticipantNotice::Forgotten { .. }
             | ParticipantNotice::Settled { .. } => {}
         }
     }

@@ -385,6 +385,7 @@ pub(crate) fn told(notices: &[ParticipantNotice]) -> u8 {
         ParticipantNotice::Prepare { .. }
         | ParticipantNotice::Refused(_)
         | ParticipantNotice::Expired { .. }
+        | ParticipantNotice::Forgotten { .. }
         | ParticipantNotice::Settled { .. } => 0,
     });
     bits.fold(0, |told, bit| told | bit)

@@ -1,7 +1,7 @@
 //! The states of a branch.
 //!
 //! ```text
-//! Working -> Preparing -> Voted -> Applying -> Done
+//! Working -> Preparing -> Voted -> Applying or Expiring -> Done
 //! ```
 //!
 //! A branch that has not voted may go from `Working` or `Preparing` to `Done` by itself: it has the
@@ -28,6 +28,12 @@ pub(super) enum Phase {
         id: CommitId,
         /// What is applied.
         outcome: Outcome,
+    },
+    /// It is settled and in no list: the resource manager has been asked to roll it back if it
+    /// still stands prepared. (Another session may have committed it in the meantime.)
+    Expiring {
+        /// The instance.
+        id: CommitId,
     },
     /// It has come to its end.
     Done(Done),
@@ -106,6 +112,11 @@ pub(super) enum Done {
         /// What was applied.
         outcome: Outcome,
     },
+    /// Another session saw it to its end.
+    Forgotten {
+        /// The instance.
+        id: CommitId,
+    },
 }
 
 impl Phase {
@@ -116,7 +127,9 @@ impl Phase {
             Phase::Working(_) | Phase::Done(Done::LetGo) => true,
             Phase::Preparing(preparing) => preparing.id == *id,
             Phase::Voted(voted) => voted.id == *id,
-            Phase::Applying { id: of, .. } | Phase::Done(Done::Applied { id: of, .. }) => of == id,
+            Phase::Applying { id: of, .. }
+            | Phase::Expiring { id: of }
+            | Phase::Done(Done::Applied { id: of, .. } | Done::Forgotten { id: of }) => of == id,
         }
     }
 
@@ -126,7 +139,10 @@ impl Phase {
             Phase::Done(_) => true,
             // A ReadOnly branch needs no outcome; it is done when it has voted.
             Phase::Voted(voted) => voted.vote == Vote::ReadOnly,
-            Phase::Working(_) | Phase::Preparing(_) | Phase::Applying { .. } => false,
+            Phase::Working(_)
+            | Phase::Preparing(_)
+            | Phase::Applying { .. }
+            | Phase::Expiring { .. } => false,
         }
     }
 }

@@ -64,6 +64,12 @@ impl Participant {
             })) if *of == id => {
                 out.send(Peer::Replica(from), Message::Applied { id, branch });
             }
+            // This replica is behind: others know that all branches have applied it.
+            Some(Phase::Done(Done::Forgotten { id: of }))
+                if *of == id && outcome == Outcome::Commit =>
+            {
+                out.send(Peer::Replica(from), Message::Applied { id, branch });
+            }
             Some(phase) if !phase.is_of(&id) => {}
             Some(_) => self.on_outcome(id, outcome, out),
             None => self.on_finish_of_unknown(from, id, branch, outcome, out),
@@ -116,7 +122,7 @@ impl Participant {
             }
             // Commit without this branch's vote cannot be chosen: a lying peer, or a bug.
             Some(Phase::Working(_) | Phase::Preparing(_) | Phase::Done(_)) => {}
-            Some(Phase::Applying { .. }) | None => {}
+            Some(Phase::Applying { .. } | Phase::Expiring { .. }) | None => {}
         }
     }
 
@@ -160,6 +166,10 @@ impl Participant {
     /// which wait for it. Nobody waits for an abort.
     pub(super) fn on_finished(&mut self, id: CommitId, branch: Branch, out: &mut Effects<Self>) {
         let applied = match self.branches.get(&id.txn) {
+            Some(Phase::Expiring { id: of }) if *of == id && self.is_mine(&branch) => {
+                self.ended(id, Outcome::Abort, out);
+                None
+            }
             Some(Phase::Applying { id: of, outcome }) if *of == id && self.is_mine(&branch) => {
                 let outcome = *outcome;
                 self.ended(id, outcome, out);
@@ -194,10 +204,14 @@ impl Participant {
             let phase = self.branches.get(&id.txn).filter(|_| is_mine);
             match phase {
                 Some(Phase::Voted(voted)) if voted.id == id && voted.vote != Vote::Aborted => {}
-                Some(Phase::Preparing(_) | Phase::Applying { .. }) => {}
+                Some(Phase::Preparing(_) | Phase::Applying { .. } | Phase::Expiring { .. }) => {}
                 Some(Phase::Done(Done::Applied { id: of, outcome })) if *of == id => {
                     let outcome = *outcome;
                     self.apply_other(id, session, outcome, out);
+                }
+                // Seen a moment ago, and no longer so; or the other session has failed after all.
+                Some(Phase::Done(Done::Forgotten { id: of })) if *of == id => {
+                    self.ask_about(id, session, owner, out);
                 }
                 // It has never voted Prepared in this instance, and never will.
                 Some(Phase::Voted(_) | Phase::Done(_)) => {
@@ -277,7 +291,10 @@ impl Participant {
                         stale.push(*txn);
                     }
                 }
-                Phase::Preparing(_) | Phase::Applying { .. } | Phase::Done(_) => {}
+                Phase::Preparing(_)
+                | Phase::Applying { .. }
+                | Phase::Expiring { .. }
+                | Phase::Done(_) => {}
             }
         }
         let mut questions = Vec::new();

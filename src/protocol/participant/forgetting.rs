@@ -7,7 +7,7 @@ use crate::protocol::types::{
     Branch, CommitId, Generations, InitiatorId, Outcome, Session, TxnId, Vote,
 };
 
-use super::branch::{Phase, Wait, WaitState};
+use super::branch::{Done, Phase, Wait, WaitState};
 use super::{Participant, ParticipantNotice};
 
 /// The lowest sequence number that an initiator still cares about.
@@ -100,7 +100,7 @@ impl Participant {
                 Some(Phase::Working(_)) => self.let_go(txn, out),
                 Some(Phase::Preparing(_)) => self.poison(txn),
                 Some(Phase::Voted(voted)) => voted.wait.patience = 1,
-                Some(Phase::Applying { .. } | Phase::Done(_)) | None => {}
+                Some(Phase::Applying { .. } | Phase::Expiring { .. } | Phase::Done(_)) | None => {}
             }
         }
         for ((id, _), wait) in &mut self.others {
@@ -127,6 +127,7 @@ impl Participant {
                 | Phase::Preparing(_)
                 | Phase::Voted(_)
                 | Phase::Applying { .. }
+                | Phase::Expiring { .. }
                 | Phase::Done(_) => None,
             });
         for prepare in pending.collect::<Vec<_>>() {
@@ -134,27 +135,35 @@ impl Participant {
         }
     }
 
-    /// The transaction is settled, and no commit that waits for this branch. If the branch stands
-    /// prepared, that is Abort: a commit would be listed until the branch had applied it.
+    /// The transaction is settled, and no commit that waits for this branch. If the branch still
+    /// stands prepared, that is Abort: a commit would be listed until the branch had applied it.
+    ///
+    /// Only the resource manager knows whether it does. (The counter-example: a session votes
+    /// `Prepared` and is cut off. Another session of the participant finds the branch, learns
+    /// Commit, applies it and says so; the commit is forgotten. The first session comes back, asks
+    /// by its vote, and is told Expired. Its branch is committed, whatever it remembers.)
     pub(super) fn on_expired(&mut self, id: CommitId, branch: Branch, out: &mut Effects<Self>) {
         if branch.participant != self.config.me.participant {
             return;
         }
         let is_mine = self.is_mine(&branch);
-        match self.branches.get(&id.txn) {
-            Some(Phase::Voted(voted)) if is_mine && voted.id == id => match voted.vote {
-                Vote::Prepared | Vote::Aborted => self.on_outcome(id, Outcome::Abort, out),
-                Vote::ReadOnly => drop(self.branches.remove(&id.txn)),
-            },
-            Some(Phase::Preparing(_)) if is_mine => self.on_outcome(id, Outcome::Abort, out),
-            Some(
-                Phase::Working(_)
-                | Phase::Preparing(_)
-                | Phase::Voted(_)
-                | Phase::Applying { .. }
-                | Phase::Done(_),
-            )
-            | None => self.expire_other(id, branch.session, out),
+        let vote = match self.branches.get(&id.txn) {
+            Some(Phase::Voted(voted)) if is_mine && voted.id == id => voted.vote,
+            // It never votes, so no commit can be chosen.
+            Some(Phase::Preparing(preparing)) if is_mine && preparing.id == id => Vote::Aborted,
+            Some(_) | None => {
+                self.expire_other(id, branch.session, out);
+                return;
+            }
+        };
+        match vote {
+            Vote::Prepared => {
+                self.branches.insert(id.txn, Phase::Expiring { id });
+                out.notify.push(ParticipantNotice::Expired { id, branch });
+            }
+            Vote::Aborted => self.on_outcome(id, Outcome::Abort, out),
+            // It needed no outcome.
+            Vote::ReadOnly => self.done(id.txn, Done::Forgotten { id }),
         }
     }
 
@@ -173,5 +182,28 @@ impl Participant {
             session,
         };
         out.notify.push(ParticipantNotice::Expired { id, branch });
+    }
+
+    /// The resource manager was to roll the branch back if it stood prepared, and it does not:
+    /// another session saw it to its end.
+    pub(super) fn on_not_prepared(
+        &mut self,
+        id: CommitId,
+        branch: Branch,
+        out: &mut Effects<Self>,
+    ) {
+        match self.branches.get(&id.txn) {
+            Some(Phase::Expiring { id: of }) if *of == id && self.is_mine(&branch) => {
+                self.done(id.txn, Done::Forgotten { id });
+                out.notify.push(ParticipantNotice::Forgotten { id });
+            }
+            Some(_) | None => {
+                let key = (id, branch.session);
+                let wait = self.others.get(&key).map(|wait| wait.state);
+                if let Some(WaitState::Applying(_)) = wait {
+                    self.others.remove(&key);
+                }
+            }
+        }
     }
 }

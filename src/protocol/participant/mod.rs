@@ -103,6 +103,13 @@ pub enum ParticipantCommand {
         /// The branch.
         branch: Branch,
     },
+    /// The other answer to [`ParticipantNotice::Expired`]: it does not stand prepared.
+    NotPrepared {
+        /// The instance.
+        id: CommitId,
+        /// The branch.
+        branch: Branch,
+    },
     /// The branches that stand prepared in the resource manager, found at start or later.
     InDoubt(Vec<InDoubt>),
 }
@@ -150,8 +157,8 @@ pub enum ParticipantNotice {
         outcome: Outcome,
     },
     /// The transaction came to its end long ago, and its end is forgotten: if this branch still
-    /// stands prepared, roll it back; if not, it had its outcome, and there is nothing to do. Answer
-    /// [`ParticipantCommand::Finished`].
+    /// stands prepared, roll it back and answer [`ParticipantCommand::Finished`]; if not, another
+    /// session saw it to its end, and the answer is [`ParticipantCommand::NotPrepared`].
     Expired {
         /// The instance.
         id: CommitId,
@@ -169,6 +176,11 @@ pub enum ParticipantNotice {
         id: CommitId,
         /// The outcome.
         outcome: Outcome,
+    },
+    /// A branch of this session came to its end by another session; which end is forgotten.
+    Forgotten {
+        /// The instance.
+        id: CommitId,
     },
     /// Everything up to this id is settled. A branch up to there that no longer stands prepared has
     /// had its outcome: the marker that proves it may be dropped. Needs no answer.
@@ -247,6 +259,7 @@ impl Participant {
             | Phase::Working(_)
             | Phase::Preparing(_)
             | Phase::Applying { .. }
+            | Phase::Expiring { .. }
             | Phase::Done(_) => None,
         })
     }
@@ -256,7 +269,10 @@ impl Participant {
         let done = |phase: &Phase| match phase {
             Phase::Done(_) => true,
             Phase::Voted(voted) => voted.vote == Vote::ReadOnly,
-            Phase::Working(_) | Phase::Preparing(_) | Phase::Applying { .. } => false,
+            Phase::Working(_)
+            | Phase::Preparing(_)
+            | Phase::Applying { .. }
+            | Phase::Expiring { .. } => false,
         };
         self.others.is_empty() && self.branches.values().all(done)
     }
@@ -264,6 +280,11 @@ impl Participant {
     /// How many transactions this session remembers.
     pub fn remembered(&self) -> usize {
         self.branches.len()
+    }
+
+    /// Of how many initiators this session remembers the floor.
+    pub fn initiators_remembered(&self) -> usize {
+        self.floors.len()
     }
 
     fn on_command(&mut self, command: ParticipantCommand, out: &mut Effects<Self>) {
@@ -274,6 +295,9 @@ impl Participant {
             ParticipantCommand::Prepare(prepare) => self.prepare(None, prepare, out),
             ParticipantCommand::Prepared { id, vote } => self.on_prepared(id, vote, out),
             ParticipantCommand::Finished { id, branch } => self.on_finished(id, branch, out),
+            ParticipantCommand::NotPrepared { id, branch } => {
+                self.on_not_prepared(id, branch, out);
+            }
             ParticipantCommand::InDoubt(found) => self.on_in_doubt(found, out),
         }
     }

@@ -28,7 +28,11 @@ impl Participant {
             Some(Phase::Working(_)) => {}
             None
             | Some(
-                Phase::Preparing(_) | Phase::Voted(_) | Phase::Applying { .. } | Phase::Done(_),
+                Phase::Preparing(_)
+                | Phase::Voted(_)
+                | Phase::Applying { .. }
+                | Phase::Expiring { .. }
+                | Phase::Done(_),
             ) => out.notify.push(ParticipantNotice::Refused(txn)),
         }
     }
@@ -38,7 +42,10 @@ impl Participant {
         match self.branches.get_mut(&txn) {
             Some(Phase::Working(working)) => working.health = Health::Poisoned,
             Some(Phase::Preparing(preparing)) => preparing.health = Health::Poisoned,
-            Some(Phase::Voted(_) | Phase::Applying { .. } | Phase::Done(_)) | None => {}
+            Some(
+                Phase::Voted(_) | Phase::Applying { .. } | Phase::Expiring { .. } | Phase::Done(_),
+            )
+            | None => {}
         }
     }
 
@@ -51,7 +58,9 @@ impl Participant {
                 self.done(txn, Done::LetGo);
             }
             Some(Phase::Preparing(preparing)) => preparing.health = Health::Poisoned,
-            Some(Phase::Voted(_) | Phase::Applying { .. } | Phase::Done(_)) => {}
+            Some(
+                Phase::Voted(_) | Phase::Applying { .. } | Phase::Expiring { .. } | Phase::Done(_),
+            ) => {}
             None => {
                 if !self.is_below_floor(txn) {
                     self.done(txn, Done::LetGo);
@@ -96,7 +105,8 @@ impl Participant {
                 Phase::Voted(_)
                 | Phase::Preparing(_)
                 | Phase::Applying { .. }
-                | Phase::Done(Done::Applied { .. }),
+                | Phase::Expiring { .. }
+                | Phase::Done(Done::Applied { .. } | Done::Forgotten { .. }),
             ) => {}
             // What was voted below the floor may be forgotten, so there is no vote.
             None if self.is_below_floor(txn) => {}
@@ -208,6 +218,7 @@ impl Participant {
                 Phase::Working(_)
                 | Phase::Preparing(_)
                 | Phase::Applying { .. }
+                | Phase::Expiring { .. }
                 | Phase::Done(_) => {}
             }
         }

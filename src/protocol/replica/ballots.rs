@@ -53,6 +53,11 @@ impl Replica {
         if ids.is_empty() {
             return;
         }
+        // Above whatever these instances have promised: below, nobody would answer.
+        for instance in ids.iter().filter_map(|id| self.instances.get(id)) {
+            let promised = instance.acceptor.promised();
+            self.recovery.on_round(promised.round);
+        }
         let Some(ballot) = self.recovery.next_ballot() else {
             return;
         };

@@ -33,9 +33,13 @@ impl Replica {
         after: Option<CommitId>,
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
-        let is_operator = matches!(from, Peer::Operator(_));
-        if is_operator || slot < self.generations.slot() {
-            self.send_state(from, after, out);
+        let mine = self.generations.slot();
+        match from {
+            Peer::Operator(_) => self.send_state(from, after, out),
+            _ if slot < mine => self.send_state(from, after, out),
+            // It is the other way round: one that is new may hear of what it has to learn by this.
+            Peer::Replica(replica) if slot > mine => self.fetch(*replica, out),
+            Peer::Replica(_) | Peer::Session(_) | Peer::Initiator(_) => {}
         }
         Ok(())
     }

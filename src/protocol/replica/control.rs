@@ -159,8 +159,11 @@ impl Replica {
         if self.announce_patience == 0 {
             self.announce_generations(out);
         }
-        self.generation_age = self.generation_age.saturating_add(1);
-        self.closed_age = self.closed_age.saturating_add(1);
+        let config = &self.config;
+        self.generation_age = config
+            .generation_ticks
+            .min(self.generation_age.saturating_add(1));
+        self.closed_age = config.grace_ticks.min(self.closed_age.saturating_add(1));
         let mut effects = LogEffects::default();
         if let Some(log) = &mut self.log {
             log.on_tick(&mut effects);

@@ -133,10 +133,11 @@ pub struct Replica {
     forgetting: Option<Forgetting>,
     /// What an operator is to be told, by the leader of the log.
     operator: Option<Asked>,
-    /// Transactions of the latest generation seen here, and ticks since it was opened.
-    begun: u64,
+    /// How many transactions are remembered of generations before the latest.
+    older: usize,
+    /// Ticks since the latest generation was opened, as far as they matter.
     generation_age: u32,
-    /// Ticks since the oldest generation could be settled.
+    /// Ticks since the oldest generation could be settled, as far as they matter.
     closed_age: u32,
     /// Ticks until the generations are announced again, and until news are asked for.
     announce_patience: u32,
@@ -178,7 +179,7 @@ impl Host for Replica {
             fetching: None,
             forgetting: None,
             operator: None,
-            begun: 0,
+            older: 0,
             generation_age: 0,
             closed_age: 0,
             news_patience: 1,
@@ -221,6 +222,11 @@ impl Replica {
             Some(Phase::Committed) => Some(Outcome::Commit),
             None => self.finished.get(id).copied(),
         }
+    }
+
+    /// How many transactions are remembered, finished ones among them.
+    pub fn remembered(&self) -> usize {
+        self.instances.len() + self.finished.len()
     }
 
     fn in_phase(&self, phase: Phase) -> impl Iterator<Item = &CommitId> + '_ {
@@ -379,7 +385,6 @@ impl Replica {
     fn instance(&mut self, id: CommitId, patience: u32) -> &mut Instance {
         self.instances.entry(id).or_insert_with(|| {
             self.undecided += 1;
-            self.begun += u64::from(id.txn.generation == self.generations.latest());
             Instance::new(None, patience)
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::protocol::message::Unapplied;
+use crate::protocol::paxos::Ballot;
 use crate::protocol::paxos::log::{Log, LogRecord};
 use crate::protocol::types::{CommitId, Entry, Listed, Outcome, Roster, Vote};
 
@@ -99,6 +100,8 @@ impl Replica {
     ) {
         // Votes name their branch by its position, so rosters come first.
         let (mut votes, mut finished) = (Vec::new(), Vec::new());
+        // Of each instance the highest counts, with whom to tell of it.
+        let mut accepts: BTreeMap<CommitId, (Ballot, Outcome, Option<Unapplied>)> = BTreeMap::new();
         for record in saved {
             match record {
                 Record::Finished { id, outcome } => {
@@ -124,7 +127,6 @@ impl Replica {
                 }
                 Record::Promise { id, ballot } => {
                     self.restored(id, None).acceptor.restore_promise(ballot);
-                    self.recovery.on_round(ballot.round);
                 }
                 Record::Accept {
                     id,
@@ -132,12 +134,10 @@ impl Replica {
                     outcome,
                     unapplied,
                 } => {
-                    let instance = self.restored(id, None);
-                    instance.acceptor.restore_accept(ballot, outcome);
-                    if let Some(unapplied) = unapplied {
-                        instance.take(&unapplied);
+                    let highest = accepts.get(&id);
+                    if highest.is_none_or(|(at, _, _)| *at < ballot) {
+                        accepts.insert(id, (ballot, outcome, unapplied));
                     }
-                    self.recovery.on_round(ballot.round);
                 }
                 Record::Committed { id, unapplied } => {
                     let instance = self.restored(id, None);
@@ -151,6 +151,13 @@ impl Replica {
                 | Record::State { .. } => {}
             }
         }
+        for (id, (ballot, outcome, unapplied)) in accepts {
+            let instance = self.restored(id, None);
+            instance.acceptor.restore_accept(ballot, outcome);
+            if let Some(unapplied) = unapplied {
+                instance.take(&unapplied);
+            }
+        }
         for (id, index, vote) in votes {
             self.restore_vote(id, index, vote);
         }
@@ -161,6 +168,10 @@ impl Replica {
         }
         self.finished.extend(finished);
         self.settle_restored();
+        let latest = self.generations.latest();
+        let is_older = |id: &&CommitId| id.txn.generation < latest;
+        let under_way = self.instances.keys().take_while(is_older).count();
+        self.older = under_way + self.finished.keys().take_while(is_older).count();
     }
 
     fn restored(&mut self, id: CommitId, roster: Option<Roster>) -> &mut Instance {

@@ -428,7 +428,9 @@ impl Cluster {
             }
             ParticipantNotice::LetGo(_) => rm.has_let_go = true,
             ParticipantNotice::Refused(_) => panic!("all work begins before it is prepared"),
-            ParticipantNotice::Expired { .. } | ParticipantNotice::Settled { .. } => {
+            ParticipantNotice::Expired { .. }
+            | ParticipantNotice::Forgotten { .. }
+            | ParticipantNotice::Settled { .. } => {
                 panic!("one generation is open, and none is settled")
             }
             ParticipantNotice::Outcome { id, outcome } => {

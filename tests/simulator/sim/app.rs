@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use paxos_commit::protocol::initiator::{InitiatorCommand, InitiatorNotice, PrepareBy};
+use paxos_commit::protocol::initiator::{
+    CommitError, InitiatorCommand, InitiatorNotice, PrepareBy,
+};
 use paxos_commit::protocol::message::{BeginCommit, Decision, Message, Prepare};
 use paxos_commit::protocol::participant::ParticipantCommand;
 use paxos_commit::protocol::types::{
@@ -115,6 +117,15 @@ impl World {
                 }
             }
             InitiatorNotice::Outcome { id, outcome } => self.told(initiator, id, outcome),
+            InitiatorNotice::Refused {
+                txn,
+                error: CommitError::GenerationClosed(_),
+            } => {
+                self.stats.saw(Sometimes::GenerationClosedRefused);
+                let branches = Vec::new();
+                self.command(initiator, InitiatorCommand::Rollback { txn, branches });
+                self.next_transaction(initiator);
+            }
             InitiatorNotice::Refused { txn, error } => {
                 self.check(Err::<(), _>(format!("{txn} refused: {error}")));
             }
@@ -158,6 +169,9 @@ impl World {
 
     /// The outcome is forgotten: the application will never know.
     fn told_expired(&mut self, initiator: usize, id: CommitId) {
+        if !self.facts.generations().is_settled(&id) {
+            self.check(Err::<(), _>(format!("{id} is not settled, and forgotten")));
+        }
         if self.apps[initiator].open.remove(&id).is_some() {
             self.next_transaction(initiator);
         }

@@ -2,9 +2,10 @@
 //! applied, every branch released, nothing in doubt; and what was told is what was done.
 
 use paxos_commit::protocol::Participant;
+use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::protocol::types::Outcome;
 
-use super::world::World;
+use super::world::{At, World};
 
 impl World {
     /// What is not finished yet, if anything.
@@ -20,7 +21,18 @@ impl World {
                 return Some(format!("application {index} still works"));
             }
         }
+        if self.wanted.is_some() {
+            return Some("an operator waits for a change of the membership".into());
+        }
         for (index, node) in self.replicas.iter().enumerate() {
+            // One that was removed and does not know it can do no harm, and no good.
+            let needed = self
+                .facts
+                .generations()
+                .contains(ReplicaId(index as u32 + 1));
+            if self.gone.contains(&At::Replica(index)) || !needed {
+                continue;
+            }
             let Some(host) = &node.host else {
                 return Some(format!("replica {} is down", index + 1));
             };
@@ -31,15 +43,51 @@ impl World {
                 return Some(format!("replica {}: {id} is not applied", index + 1));
             }
         }
-        for node in &self.sessions {
+        for (index, node) in self.sessions.iter().enumerate() {
+            if self.gone.contains(&At::Session(index)) {
+                continue;
+            }
             if !node.host.as_ref().is_some_and(Participant::is_idle) {
                 return Some(format!("{} is not idle", node.me));
             }
         }
         for (index, resource) in self.resources.iter().enumerate() {
+            if self.is_dead(index) {
+                continue;
+            }
             if let Some((id, session)) = resource.prepared.iter().next() {
                 let session = session.0;
                 return Some(format!("p{index}: {id} of session {session} is prepared"));
+            }
+        }
+        if self.plan.generation_ticks > 0 {
+            return self.unforgotten();
+        }
+        None
+    }
+
+    /// What is finished and not forgotten, if anything.
+    fn unforgotten(&self) -> Option<String> {
+        for (index, node) in self.replicas.iter().enumerate() {
+            let needed = self
+                .facts
+                .generations()
+                .contains(ReplicaId(index as u32 + 1));
+            let Some(host) = node.host.as_ref().filter(|_| needed) else {
+                continue;
+            };
+            let (memory, disk) = (host.remembered(), self.disks[index].transactions());
+            if memory + disk > 0 {
+                let what = format!("{memory} transactions and {disk} records");
+                return Some(format!("replica {} remembers {what}", index + 1));
+            }
+        }
+        for node in &self.sessions {
+            let Some(host) = &node.host else { continue };
+            let (branches, floors) = (host.remembered(), host.initiators_remembered());
+            if branches + floors > 0 {
+                let what = format!("{branches} branches and {floors} floors");
+                return Some(format!("{} remembers {what}", node.me));
             }
         }
         None
@@ -86,6 +134,9 @@ impl World {
         for branch in prepared {
             let name = branch.participant.as_str();
             let index: usize = name[1..].parse().expect("p and a number");
+            if self.is_dead(index) {
+                continue;
+            }
             let entry = (*id, branch.session);
             if !self.resources[index].committed.contains(&entry) {
                 return Some(format!("{id} is committed, but not in {branch}"));

@@ -1,9 +1,7 @@
 //! Faults of hosts and links: crashes, restarts, partitions; and the end of all faults.
 
 use paxos_commit::protocol::initiator::InitiatorCommand;
-use paxos_commit::protocol::message::Message;
-use paxos_commit::protocol::paxos::Ballot;
-use paxos_commit::protocol::types::{CommitId, InitiatorId, Outcome, Peer, Session};
+use paxos_commit::protocol::types::{CommitId, InitiatorId, Peer, Session};
 use paxos_commit::protocol::{Initiator, Participant, Replica};
 
 use super::crank::{Kind, boot};
@@ -21,6 +19,8 @@ pub enum ChaosEvent {
     Restart(At),
     /// Mend these cuts.
     Mend(Vec<(At, At)>),
+    /// The last participant goes for good, with all its sessions.
+    ParticipantGoes,
 }
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
                 self.schedule(after, Event::Chaos(ChaosEvent::Fault));
             }
             ChaosEvent::Restart(at) => {
-                if !self.is_up(at) {
+                if !self.is_up(at) && !self.gone.contains(&at) {
                     self.start(at);
                 }
             }
@@ -42,6 +42,7 @@ impl World {
                     self.network.cut.remove(&cut);
                 }
             }
+            ChaosEvent::ParticipantGoes => self.participant_goes(),
         }
     }
 
@@ -52,6 +53,8 @@ impl World {
             plan.partition_weight,
             plan.one_way_weight,
             plan.force_abort_weight,
+            plan.pause_weight,
+            plan.membership_weight,
         ];
         let total: u32 = weights.iter().sum();
         if total == 0 {
@@ -71,7 +74,23 @@ impl World {
                 }
             }
             1 | 2 => self.partition(which == 2),
-            _ => self.force_abort(),
+            3 => self.force_abort(),
+            4 => self.pause(),
+            _ => self.change_membership(),
+        }
+    }
+
+    /// A process is stopped for a while, and goes on as if nothing had been.
+    fn pause(&mut self) {
+        let at = match self.leader {
+            Some(leader) if self.rng.bool() => At::Replica(leader),
+            Some(_) | None => self.any_host(),
+        };
+        if self.is_up(at) {
+            self.stats.fault(Fault::ProcessPaused);
+            let until = self.now + self.between(0, self.plan.outage_max);
+            self.trace(|| format!("{at:?} is stopped until {until}"));
+            self.paused.insert(at, until);
         }
     }
 
@@ -119,6 +138,7 @@ impl World {
     /// The process dies at once; part of the batch on its way may reach the disk.
     pub fn crash(&mut self, at: At) {
         self.trace(|| format!("{at:?} crashes"));
+        self.paused.remove(&at);
         match at {
             At::Replica(index) => {
                 self.stats.fault(Fault::ReplicaCrash);
@@ -191,6 +211,9 @@ impl World {
             node.config.me.session = Session(number);
             node.me = Peer::Session(node.config.me.clone());
         }
+        if let Some(generations) = self.some_generations() {
+            self.sessions[index].config.generations = generations;
+        }
         boot::<Participant>(self, index);
         let life = self.sessions[index].life;
         let after = self.between(0, 20 * MILLISECOND);
@@ -203,6 +226,9 @@ impl World {
             let node = &mut self.initiators[index];
             node.config.id = InitiatorId(number);
             node.me = Peer::Initiator(node.config.id);
+        }
+        if let Some(generations) = self.some_generations() {
+            self.initiators[index].config.generations = generations;
         }
         boot::<Initiator>(self, index);
         // The application asks for what it does not know.
@@ -241,47 +267,13 @@ impl World {
             *fault = 0.0;
         }
         self.network.cut.clear();
-        let down: Vec<At> = self.hosts().filter(|at| !self.is_up(*at)).collect();
+        self.paused.clear();
+        let down = self
+            .hosts()
+            .filter(|at| !self.is_up(*at) && !self.gone.contains(at));
+        let down: Vec<At> = down.collect();
         for at in down {
             self.start(at);
         }
-    }
-
-    /// Counts what must happen sometimes, as messages show it.
-    pub fn observe_sent(&mut self, to: &Peer, message: &Message) {
-        if self.plan.is_fair() {
-            return;
-        }
-        match message {
-            Message::Nack { .. } => self.stats.saw(Sometimes::NackSent),
-            Message::Busy { .. } => self.stats.saw(Sometimes::BusyAnswer),
-            Message::Phase2b { ballot, .. } if ballot.is_zero() => {
-                if matches!(to, Peer::Replica(_)) {
-                    self.stats.saw(Sometimes::ExchangeAtBallotZero);
-                }
-            }
-            Message::Phase1b { ballot, reports } => {
-                for report in reports {
-                    if report.accepted.is_some() {
-                        self.network.bound.insert((report.id, *ballot));
-                    }
-                }
-            }
-            Message::Phase2a { ballot, proposals } => {
-                for proposal in proposals {
-                    self.observe_proposal(proposal.id, *ballot, proposal.outcome);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn observe_proposal(&mut self, id: CommitId, ballot: Ballot, outcome: Outcome) {
-        let bound = self.network.bound.contains(&(id, ballot));
-        self.stats.saw(match (outcome, bound) {
-            (Outcome::Abort, _) => Sometimes::RecoveryAborts,
-            (Outcome::Commit, true) => Sometimes::RecoveryCommitsBound,
-            (Outcome::Commit, false) => Sometimes::RecoveryCommitsUnion,
-        });
     }
 }

@@ -22,6 +22,8 @@ pub trait Kind: Host {
     fn timer(index: usize, token: u64, timer: Self::Timer) -> Event;
     fn notice(world: &mut World, index: usize, notice: Self::Notice);
     fn durable(world: &mut World, index: usize, record: &Self::Record);
+    /// A planted bug bends what a step comes to.
+    fn bend(_world: &mut World, _index: usize, _effects: &mut Effects<Self>) {}
     /// What the disk gives back at restart, bent if a bug is planted there.
     fn load(_world: &World, _index: usize, records: Vec<Self::Record>) -> Vec<Self::Record> {
         records
@@ -40,21 +42,38 @@ impl Kind for Replica {
     }
     fn notice(world: &mut World, index: usize, notice: ReplicaNotice) {
         world.trace(|| format!("replica {} notices {notice:?}", index + 1));
+        if notice == ReplicaNotice::Removed {
+            world.removed(index);
+        }
     }
     fn durable(world: &mut World, index: usize, record: &Record) {
-        let result = world.facts.durable(ReplicaId(index as u32 + 1), record);
-        world.check(result);
+        world.observe_durable(index, record);
+        world.disks[index].apply(record.clone());
         if let Record::Finished { id, .. } = record
             && world.plan.is_fair()
         {
             world.forget_finished(*id);
         }
     }
-    fn load(world: &World, index: usize, records: Vec<Record>) -> Vec<Record> {
-        match world.options.plant {
-            Some(plant) => plant.load(ReplicaId(index as u32 + 1), records),
-            None => records,
+    fn bend(world: &mut World, index: usize, effects: &mut Effects<Self>) {
+        if let Some(plant) = world.options.plant {
+            plant.bend(world, index, effects);
         }
+    }
+    /// What a store keeps. To recover from all that was ever saved is the same.
+    fn load(world: &World, index: usize, records: Vec<Record>) -> Vec<Record> {
+        let kept: Vec<Record> = world.disks[index].iter().collect();
+        if let Some(plant) = world.options.plant {
+            return plant.load(ReplicaId(index as u32 + 1), kept);
+        }
+        let config = &world.replicas[index].config;
+        let recover = |records| Replica::recover(config.clone(), records, &mut Effects::default());
+        assert!(
+            recover(records) == recover(kept.clone()),
+            "replica {} recovers to something else from what a store keeps",
+            index + 1
+        );
+        kept
     }
 }
 
@@ -131,6 +150,7 @@ fn take<H: Kind>(world: &mut World, index: usize, mut effects: Effects<H>) {
         std::mem::swap(&mut early.send, &mut effects.send);
         release::<H>(world, index, early);
     }
+    H::bend(world, index, &mut effects);
     let settled = H::node(world, index).is_settled();
     let jumps_the_queue = world.options.plant == Some(Plant::ReleaseNotFifo);
     if effects.save.is_empty() && (settled || jumps_the_queue) {

@@ -9,7 +9,9 @@
 //! | `network` | loss, duplication, delay, partitions |
 //! | `resource` | the participants' resource managers |
 //! | `app` | the applications: what they ask for and what they are told |
-//! | `chaos` | crashes, restarts, partitions, scans, forced aborts |
+//! | `chaos` | crashes, restarts, pauses, partitions, forced aborts |
+//! | `operator` | changes of the membership, disks that are lost, commits that are let go |
+//! | `observe` | what must be seen sometimes |
 //! | `audit` | the end: everything decided, applied and released |
 //! | `plant` | planted bugs, to judge the judge |
 //! | `count` | messages, delays and forced writes of one transaction |
@@ -30,6 +32,8 @@ pub mod count;
 mod crank;
 mod network;
 mod node;
+mod observe;
+mod operator;
 pub mod plan;
 pub mod plant;
 mod resource;

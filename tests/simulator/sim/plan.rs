@@ -60,6 +60,16 @@ pub struct Plan {
     pub partition_weight: u32,
     pub one_way_weight: u32,
     pub force_abort_weight: u32,
+    pub pause_weight: u32,
+    pub membership_weight: u32,
+    /// The last participant goes for good at some time.
+    pub dead_participant: bool,
+
+    /// Ticks of a generation; 0 if the first one lasts.
+    pub generation_ticks: u32,
+    pub generation_transactions_max: u64,
+    pub grace_ticks: u32,
+    pub list_max: usize,
     /// Clocks run at these percentages of true time.
     pub clock_min: u32,
     pub clock_max: u32,
@@ -119,6 +129,13 @@ impl Plan {
             partition_weight: 0,
             one_way_weight: 0,
             force_abort_weight: 0,
+            pause_weight: 0,
+            membership_weight: 0,
+            dead_participant: false,
+            generation_ticks: 0,
+            generation_transactions_max: u64::MAX,
+            grace_ticks: 20,
+            list_max: 256,
             clock_min: 100,
             clock_max: 100,
             cannot_prepare: 0.0,
@@ -144,6 +161,8 @@ impl Plan {
         let participants = rng.usize(1..=6);
         let delay_min = rng.u64(10..500);
         let save_min = rng.u64(10..500);
+        let turning = chance(rng, 0.6);
+        let slow = turning && rng.bool();
         Plan {
             fair: false,
             participants,
@@ -158,7 +177,7 @@ impl Plan {
             save_max: save_min + rng.u64(10..10 * MILLISECOND),
             resource_min: 10,
             resource_max: rng.u64(20..50 * MILLISECOND),
-            think_max: rng.u64(1..20 * MILLISECOND),
+            think_max: rng.u64(1..if slow { SECOND } else { 20 * MILLISECOND }),
             vote_timeout: rng.u64(20 * MILLISECOND..SECOND),
             loss: sometimes(rng, 0.3),
             duplicate: sometimes(rng, 0.3),
@@ -174,11 +193,22 @@ impl Plan {
             } else {
                 0
             },
-            outage_max: rng.u64(10 * MILLISECOND..2 * SECOND),
+            outage_max: rng.u64(10 * MILLISECOND..if slow { 10 * SECOND } else { 2 * SECOND }),
             crash_weight: rng.u32(0..4),
             partition_weight: rng.u32(0..3),
             one_way_weight: rng.u32(0..3),
             force_abort_weight: rng.u32(0..3),
+            pause_weight: rng.u32(0..3),
+            membership_weight: if turning { rng.u32(0..3) } else { 0 },
+            dead_participant: turning && participants > 1 && chance(rng, 0.15),
+            generation_ticks: if turning { rng.u32(4..60) } else { 0 },
+            generation_transactions_max: if chance(rng, 0.3) {
+                rng.u64(5..50)
+            } else {
+                u64::MAX
+            },
+            grace_ticks: rng.u32(0..20),
+            list_max: if rng.bool() { 256 } else { rng.usize(1..4) },
             clock_min: rng.u32(50..=100),
             clock_max: rng.u32(100..=200),
             cannot_prepare: sometimes(rng, 0.3),

@@ -5,6 +5,9 @@ use paxos_commit::protocol::message::Message;
 use paxos_commit::protocol::paxos::{Ballot, ReplicaId};
 use paxos_commit::protocol::replica::Record;
 use paxos_commit::protocol::types::{BranchSet, CommitId, Outcome, Peer};
+use paxos_commit::protocol::{Effects, Replica};
+
+use super::world::World;
 
 /// A rule, broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,9 @@ pub enum Plant {
 }
 
 impl Plant {
+    /// What a step of a replica comes to.
+    pub fn bend(self, _world: &mut World, _index: usize, _effects: &mut Effects<Replica>) {}
+
     pub const ALL: [Plant; 11] = [
         Plant::SendBeforeSave,
         Plant::ReleaseNotFifo,

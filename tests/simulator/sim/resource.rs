@@ -18,8 +18,12 @@ use super::world::{At, Event, World};
 pub struct Resource {
     /// Branches that are prepared.
     pub prepared: BTreeSet<(CommitId, Session)>,
-    /// Branches that were committed: the markers by which a second commit is recognised.
+    /// Branches that were committed.
     pub committed: BTreeSet<(CommitId, Session)>,
+    /// The markers by which a second commit is recognised.
+    markers: BTreeSet<(CommitId, Session)>,
+    /// Up to here markers were dropped.
+    settled: Option<CommitId>,
 }
 
 impl Resource {
@@ -29,6 +33,7 @@ impl Resource {
         let entries: Vec<_> = self.committed.range(of_id).copied().collect();
         for entry in entries {
             self.committed.remove(&entry);
+            self.markers.remove(&entry);
         }
     }
 }
@@ -81,7 +86,13 @@ impl World {
                 outcome,
             },
             ParticipantNotice::Expired { id, branch } => Operation::Expire { id, branch },
-            ParticipantNotice::Settled { .. } => return,
+            ParticipantNotice::Settled { through } => {
+                let resource = self.resource(session);
+                resource.settled = resource.settled.max(Some(through));
+                resource.markers.retain(|(id, _)| *id > through);
+                return;
+            }
+            ParticipantNotice::Forgotten { .. } => return,
             ParticipantNotice::LetGo(_) => {
                 self.stats.saw(Sometimes::WorkLetGo);
                 return;
@@ -133,10 +144,16 @@ impl World {
             }
             Operation::Expire { id, branch } => {
                 let entry = (id, branch.session);
-                if self.resource(session).prepared.contains(&entry) {
+                let answer = if self.resource(session).prepared.contains(&entry) {
+                    let result = self.facts.tell(id, Outcome::Abort);
+                    self.check(result);
                     self.finish(session, id, &branch, Outcome::Abort);
-                }
-                self.answer(session, life, ParticipantCommand::Finished { id, branch });
+                    ParticipantCommand::Finished { id, branch }
+                } else {
+                    self.stats.saw(Sometimes::ExpiredButNotPrepared);
+                    ParticipantCommand::NotPrepared { id, branch }
+                };
+                self.answer(session, life, answer);
             }
             Operation::Scan => {
                 if alive {
@@ -215,7 +232,11 @@ impl World {
         let was_committed = resource.committed.contains(&entry);
         match outcome {
             Outcome::Commit => {
-                if !was_prepared && !was_committed {
+                let resource = self.resource(session);
+                // What no longer stands prepared below the horizon has had its outcome.
+                let proof = resource.markers.contains(&entry) || resource.settled >= Some(id);
+                resource.markers.insert(entry);
+                if !was_prepared && !(was_committed && proof) {
                     let text = format!("{id}: {branch} told to commit, and is not prepared");
                     self.check(Err::<(), _>(text));
                 }

@@ -38,10 +38,29 @@ pub enum Sometimes {
     InitiatorAbandoned,
     LateRelay,
     TwoPhaseCommit,
+    GenerationOpened,
+    GenerationSettled,
+    SettledInParts,
+    SettleLists,
+    SettleCommits,
+    SettleFoundInPhase1,
+    ExpiredToBranch,
+    ExpiredToInitiator,
+    NotOpenAnswer,
+    GenerationClosedRefused,
+    LeaderMoved,
+    StateTakenOver,
+    ReplicaReplaced,
+    ReplicasAdded,
+    ReplicasRemoved,
+    AddressMoved,
+    RemovedReplicaStopped,
+    ReleasedByOperator,
+    ExpiredButNotPrepared,
 }
 
 impl Sometimes {
-    pub const ALL: [Sometimes; 30] = [
+    pub const ALL: [Sometimes; 49] = [
         Sometimes::Commit,
         Sometimes::Abort,
         Sometimes::ReadOnlyVote,
@@ -72,6 +91,25 @@ impl Sometimes {
         Sometimes::InitiatorAbandoned,
         Sometimes::LateRelay,
         Sometimes::TwoPhaseCommit,
+        Sometimes::GenerationOpened,
+        Sometimes::GenerationSettled,
+        Sometimes::SettledInParts,
+        Sometimes::SettleLists,
+        Sometimes::SettleCommits,
+        Sometimes::SettleFoundInPhase1,
+        Sometimes::ExpiredToBranch,
+        Sometimes::ExpiredToInitiator,
+        Sometimes::NotOpenAnswer,
+        Sometimes::GenerationClosedRefused,
+        Sometimes::LeaderMoved,
+        Sometimes::StateTakenOver,
+        Sometimes::ReplicaReplaced,
+        Sometimes::ReplicasAdded,
+        Sometimes::ReplicasRemoved,
+        Sometimes::AddressMoved,
+        Sometimes::RemovedReplicaStopped,
+        Sometimes::ReleasedByOperator,
+        Sometimes::ExpiredButNotPrepared,
     ];
 }
 
@@ -95,10 +133,13 @@ pub enum Fault {
     UnknownResult,
     ForcedAbort,
     ConfusedInitiator,
+    ProcessPaused,
+    DiskLost,
+    ParticipantGone,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 17] = [
+    pub const ALL: [Fault; 20] = [
         Fault::MessageLost,
         Fault::MessageDoubled,
         Fault::DelaySpike,
@@ -116,6 +157,9 @@ impl Fault {
         Fault::UnknownResult,
         Fault::ForcedAbort,
         Fault::ConfusedInitiator,
+        Fault::ProcessPaused,
+        Fault::DiskLost,
+        Fault::ParticipantGone,
     ];
 }
 

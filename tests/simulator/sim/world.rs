@@ -11,9 +11,10 @@ use paxos_commit::protocol::message::Message;
 use paxos_commit::protocol::participant::{
     ParticipantCommand, ParticipantConfig, ParticipantTimer,
 };
+use paxos_commit::protocol::paxos::log::LogConfig;
 use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
-use paxos_commit::protocol::replica::{ReplicaConfig, ReplicaTimer};
-use paxos_commit::protocol::types::{Branch, CommitId, InitiatorId, Peer, Session};
+use paxos_commit::protocol::replica::{Records, ReplicaConfig, ReplicaTimer};
+use paxos_commit::protocol::types::{Branch, CommitId, Configuration, InitiatorId, Peer, Session};
 use paxos_commit::protocol::{Effects, Host, Initiator, Input, Participant, Replica};
 
 use super::Options;
@@ -83,6 +84,8 @@ pub enum Event {
         event: AppEvent,
     },
     Chaos(ChaosEvent),
+    /// An operator goes on with what is to be done.
+    Operator,
     /// See whether it is time to stop the faults, or whether everything has come to its end.
     Look,
 }
@@ -96,7 +99,18 @@ pub struct World {
     pub stats: Stats,
     pub facts: Facts,
     pub acceptors: Acceptors,
+    /// Replica n stands at n - 1, those that were removed too.
     pub replicas: Vec<Node<Replica>>,
+    /// What a store keeps of what each replica saved.
+    pub disks: Vec<Records>,
+    /// Hosts that never come back.
+    pub gone: BTreeSet<At>,
+    /// Processes that are stopped and go on at that time, with all that came in between.
+    pub paused: BTreeMap<At, Micros>,
+    /// The configuration that an operator wants.
+    pub wanted: Option<Configuration>,
+    /// The replica that led the control log last.
+    pub leader: Option<usize>,
     pub sessions: Vec<Node<Participant>>,
     pub initiators: Vec<Node<Initiator>>,
     pub apps: Vec<App>,
@@ -134,6 +148,11 @@ impl World {
             facts: Facts::new(acceptors.clone()),
             acceptors,
             replicas: Vec::new(),
+            disks: Vec::new(),
+            gone: BTreeSet::new(),
+            paused: BTreeMap::new(),
+            wanted: None,
+            leader: None,
             sessions: Vec::new(),
             initiators: Vec::new(),
             apps: Vec::new(),
@@ -220,8 +239,7 @@ impl World {
         for index in 0..self.plan.replicas() as usize {
             let config = self.replica_config(ReplicaId(index as u32 + 1));
             let me = Peer::Replica(config.id);
-            let clock = self.clock();
-            self.replicas.push(Node::new(me, config, clock));
+            self.add_replica(me, config);
         }
         for index in 0..self.plan.sessions {
             let number = self.session_number(At::Session(index));
@@ -252,7 +270,27 @@ impl World {
             let after = self.between(0, 2 * self.plan.fault_every);
             self.schedule(after, Event::Chaos(ChaosEvent::Fault));
         }
+        if self.plan.dead_participant {
+            let after = self.between(0, 2 * SECOND);
+            self.schedule(after, Event::Chaos(ChaosEvent::ParticipantGoes));
+        }
         self.schedule(10 * MILLISECOND, Event::Look);
+    }
+
+    fn add_replica(&mut self, me: Peer, config: ReplicaConfig) {
+        let clock = self.clock();
+        self.disks.push(Records::new(config.genesis.clone()));
+        self.replicas.push(Node::new(me, config, clock));
+    }
+
+    /// A new replica, which has still to learn everything; and its name.
+    pub fn join(&mut self) -> ReplicaId {
+        let id = ReplicaId(self.replicas.len() as u32 + 1);
+        let mut config = self.replica_config(id);
+        config.genesis = None;
+        self.add_replica(Peer::Replica(id), config);
+        self.start(At::Replica(self.replicas.len() - 1));
+        id
     }
 
     pub fn hosts(&self) -> impl Iterator<Item = At> + use<> {
@@ -270,6 +308,21 @@ impl World {
         let mut config = ReplicaConfig::new(id, self.acceptors.clone());
         config.vote_timeout_min = Duration::from_millis(100);
         config.undecided_max = self.plan.undecided_max;
+        config.log = LogConfig {
+            heartbeat_ticks: 2,
+            silence_ticks: 8,
+            stagger_ticks: 3,
+            silence_ticks_max: 60,
+        };
+        config.announce_ticks = 10;
+        config.generation_ticks = match self.plan.generation_ticks {
+            0 => u32::MAX,
+            ticks => ticks,
+        };
+        config.generation_transactions_max = self.plan.generation_transactions_max;
+        config.grace_ticks = self.plan.grace_ticks;
+        config.collect_ticks = 3;
+        config.list_max = self.plan.list_max;
         config
     }
 
@@ -281,6 +334,9 @@ impl World {
 
     /// Handles one event. Says whether the run is over.
     fn handle(&mut self, event: Event) -> bool {
+        let Some(event) = self.unless_paused(event) else {
+            return false;
+        };
         match event {
             Event::Deliver {
                 to,
@@ -330,6 +386,7 @@ impl World {
                 event,
             } => self.act(initiator, life, event),
             Event::Chaos(event) => self.chaos(event),
+            Event::Operator => self.operate_cluster(),
             Event::Look => return self.look(),
         }
         false
@@ -353,6 +410,11 @@ impl World {
     /// Whether a message, or anything else that is not a timer, has still to arrive.
     fn is_anything_on_its_way(&self) -> bool {
         self.slots.iter().flatten().any(|event| match event {
+            // Signs of life never end.
+            Event::Deliver {
+                message: Message::Log(_) | Message::Announce(_),
+                ..
+            } => false,
             Event::Deliver { .. } | Event::Service { .. } | Event::App { .. } => true,
             Event::Resource { operation, .. } => !matches!(operation, Operation::Scan),
             Event::Link { .. }
@@ -362,8 +424,42 @@ impl World {
             | Event::SessionTimer(..)
             | Event::InitiatorTimer(..)
             | Event::Chaos(_)
+            | Event::Operator
             | Event::Look => false,
         })
+    }
+
+    /// The event, or nothing if it is for a process that is stopped: it comes when that goes on.
+    fn unless_paused(&mut self, event: Event) -> Option<Event> {
+        if self.paused.is_empty() {
+            return Some(event);
+        }
+        let at = match &event {
+            Event::Deliver { to, .. } | Event::Link { to, .. } => *to,
+            Event::Saved { at, .. } | Event::Linger { at, .. } => *at,
+            Event::ReplicaTimer(index, ..) => At::Replica(*index),
+            Event::SessionTimer(index, ..) | Event::Service { session: index, .. } => {
+                At::Session(*index)
+            }
+            Event::InitiatorTimer(index, ..) => At::Initiator(*index),
+            Event::Resource { .. }
+            | Event::App { .. }
+            | Event::Chaos(_)
+            | Event::Operator
+            | Event::Look => return Some(event),
+        };
+        match self.paused.get(&at) {
+            Some(until) if *until > self.now => {
+                let after = *until - self.now;
+                self.schedule(after, event);
+                None
+            }
+            Some(_) => {
+                self.paused.remove(&at);
+                Some(event)
+            }
+            None => Some(event),
+        }
     }
 
     /// The planted session that forgets: its memory is gone, its name is not.
@@ -387,6 +483,10 @@ impl World {
             Some(since) if self.now > since + HEALING_MAX => {
                 let what = self.unfinished().unwrap_or_default();
                 self.check(Err::<(), _>(format!("not finished in time: {what}")));
+            }
+            // What waits for a participant that is gone is listed by now.
+            Some(since) if self.plan.dead_participant && self.now > since + 30 * SECOND => {
+                self.release_listed();
             }
             Some(_) => {}
         }

@@ -115,7 +115,7 @@ fn an_accepted_commit_brings_its_roster() {
 }
 
 #[test]
-fn the_rounds_used_and_heard_of() {
+fn the_rounds_used_and_those_promised_there() {
     let saved = [
         (
             vec![Record::Round { round: 4 }, Record::Round { round: 2 }],
@@ -135,7 +135,7 @@ fn the_rounds_used_and_heard_of() {
     ];
     for (records, round) in saved {
         let mut rig = recovered(records);
-        let out = rig.hear(operator(), Message::ForceAbort { id: id(2) });
+        let out = rig.hear(operator(), Message::ForceAbort { id: id(1) });
         assert_eq!(out.save, [Record::Round { round }]);
     }
 }
