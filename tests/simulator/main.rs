@@ -7,10 +7,10 @@
 mod sim;
 
 use sim::count::{By, count};
-use sim::plan::Weather;
+use sim::plan::{Plan, Weather};
 use sim::plant::Plant;
 use sim::stats::{Sometimes, Stats};
-use sim::{Failure, Options, run};
+use sim::{Failure, Options, run, run_plan};
 
 /// What every test run goes through.
 const SEEDS: u64 = 2_000;
@@ -186,6 +186,67 @@ fn finds_the_union_rule_left_out() {
     );
 }
 
+const FROZEN_TOUCHED: &str = "after it had frozen its generation";
+const FORGOTTEN: &str = "has not applied was forgotten";
+const TOO_EARLY: &str = "has not learned so";
+const TWO_ENTRIES: &str = "two entries were chosen";
+const ABORT_LISTED: &str = "aborted, and settled as a commit";
+const ANNOUNCED: &str = "told of generations that it has not learned";
+const SLOT_WENT_BACK: &str = "went back behind a promise";
+const SLOT_SKIPPED: &str = "before it had learned the slot before";
+
+#[test]
+fn finds_a_generation_that_is_not_frozen() {
+    is_found(Plant::NoFreezing, 200, &[FROZEN_TOUCHED]);
+}
+
+#[test]
+fn finds_a_freeze_that_is_forgotten_at_restart() {
+    is_found(Plant::FreezeForgotten, 500, &[FROZEN_TOUCHED]);
+}
+
+#[test]
+fn finds_an_outcome_that_is_told_from_a_collection() {
+    is_found(Plant::OutcomeFromCollection, 2_000, &[NOT_CHOSEN]);
+}
+
+#[test]
+fn finds_a_settle_that_is_replaced_by_a_fresh_list() {
+    is_found(Plant::FreshList, 5_000, &[TWO_ENTRIES]);
+}
+
+#[test]
+fn finds_expired_before_the_settle_is_chosen() {
+    is_found(Plant::ExpiredEarly, 200, &[TOO_EARLY]);
+}
+
+#[test]
+fn finds_records_collected_from_the_new_configuration() {
+    is_found(Plant::CollectsFromNew, 5_000, &[FORGOTTEN, ABORT_LISTED]);
+}
+
+#[test]
+fn finds_a_horizon_that_is_saved_before_the_list() {
+    is_found(Plant::HorizonBeforeList, 2_000, &[FORGOTTEN, "remembers"]);
+}
+
+#[test]
+fn finds_a_generation_that_is_handed_out_before_it_is_chosen() {
+    is_found(Plant::OpenHandedOutEarly, 200, &[ANNOUNCED]);
+}
+
+#[test]
+fn finds_a_lost_disk_that_comes_back_under_its_name() {
+    let shown = [
+        WENT_BACK,
+        SLOT_WENT_BACK,
+        SLOT_SKIPPED,
+        NOT_DURABLE,
+        BALLOT_TWICE,
+    ];
+    is_found(Plant::LostDiskComesBack, 200, &shown);
+}
+
 /// Gray & Lamport, sections 3.2 and 5: two-phase commit with separate processes takes 4 message
 /// delays, 3N-1 messages, and two forced writes in sequence, N+1 in all.
 ///
@@ -253,4 +314,68 @@ fn delays_do_not_grow_with_branches_and_replicas() {
         let counted = count(f, n, By::Relay);
         assert_eq!((counted.delays, counted.writes_in_sequence), (4, 2));
     }
+}
+
+/// One initiator, two branches each, generations of so many transactions, without faults.
+fn turning(transactions: usize, generation: u64, stuck: usize) -> Stats {
+    let plan = Plan {
+        generation_transactions_max: generation,
+        grace_ticks: 0,
+        stuck,
+        // About 1,600 transactions per second of virtual time.
+        think_max: 20_000,
+        ..Plan::fair(1, 2, transactions)
+    };
+    let options = Options::default();
+    run_plan(0, fastrand::Rng::with_seed(0), plan, options).expect("it passes")
+}
+
+/// What is remembered levels off: from the third generation on it is what two generations hold.
+#[test]
+fn memory_and_records_level_off() {
+    let stats = turning(40_000, 4_000, 0);
+    println!("{:#?}", stats.memory);
+    assert!(stats.memory.len() >= 8, "about ten generations were opened");
+    for at in &stats.memory {
+        let two_generations = 2 * 4_000 + 400;
+        assert!(at.transactions < two_generations, "{at:?}");
+        assert!(at.records < two_generations, "{at:?}");
+        assert!(at.branches < 400, "{at:?}");
+    }
+}
+
+/// What a settlement of `finished` and 100 unfinished transactions takes: all messages about it.
+fn messages_to_settle(finished: u64) -> u64 {
+    let generation = finished + 100;
+    // The third generation closes the first, and the load goes on for a while.
+    let stats = turning(5 * generation as usize / 2, generation, 100);
+    let listed = stats.sometimes.get(&Sometimes::SettleLists).copied();
+    assert_eq!(listed, Some(3), "each replica learned one list");
+    let of = |name| stats.messages_of(name);
+    of("Freeze") + of("Frozen") + of("Collect") + of("Collected")
+}
+
+#[test]
+fn settling_takes_no_more_messages_for_more_finished_transactions() {
+    let few = messages_to_settle(1_000);
+    let many = messages_to_settle(10_000);
+    assert_eq!(few, many);
+    assert_eq!(few, 4 * 3, "two questions to each replica, two answers");
+}
+
+/// No commit waits for a settlement: the mean latency is the same, and the longest is longer by one
+/// save at most, which all saves can be behind.
+#[test]
+fn no_commit_waits_for_a_settlement() {
+    let (still, moving) = (turning(20_000, u64::MAX, 0), turning(20_000, 4_000, 100));
+    let mean = |stats: &Stats| stats.latency_us as f64 / stats.outcomes as f64;
+    let (still_max, moving_max) = (still.latency_max_us, moving.latency_max_us);
+    println!(
+        "{} {} {still_max} {moving_max}",
+        mean(&still),
+        mean(&moving)
+    );
+    assert!(moving.sometimes.contains_key(&Sometimes::GenerationSettled));
+    assert!((mean(&moving) / mean(&still) - 1.0).abs() < 0.01);
+    assert!(moving_max <= still_max + Plan::fair(1, 2, 1).save_max);
 }

@@ -151,7 +151,9 @@ impl World {
             stats.writes_before_outcome = stats.prepares + stats.saves_done;
         }
         self.stats.outcomes += 1;
-        self.stats.latency_us += self.now - asked;
+        let latency = self.now - asked;
+        self.stats.latency_us += latency;
+        self.stats.latency_max_us = self.stats.latency_max_us.max(latency);
         match outcome {
             Outcome::Commit => {
                 self.stats.saw(Sometimes::Commit);

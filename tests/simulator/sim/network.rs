@@ -105,6 +105,14 @@ impl World {
             return;
         }
         self.trace(|| format!("{from} -> {}: {message:?}", self.peer_at(to)));
+        let plant = self.options.plant;
+        if let Some(answer) = plant.and_then(|it| it.answers_for(self, self.peer_at(to), &message))
+            && let Some(asker) = self.locate(&from)
+        {
+            let me = self.peer_at(to).clone();
+            self.schedule_delivery(0, asker, &me, answer);
+            return;
+        }
         let message = match self.options.plant {
             Some(plant) => plant.receive(self.peer_at(to), message),
             None => message,

@@ -5,11 +5,23 @@ use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
 use paxos_commit::protocol::paxos::{Ballot, ReplicaId};
 use paxos_commit::protocol::replica::Record;
 use paxos_commit::protocol::types::{CommitId, Entry, Generations, Outcome, Peer};
+use paxos_commit::protocol::{Participant, Replica};
 
-use super::stats::Sometimes;
+use super::stats::{Memory, Sometimes};
 use super::world::World;
 
 impl World {
+    fn note_memory(&mut self, generation: u32) {
+        let host = self.replicas[0].host.as_ref();
+        let session = self.sessions[0].host.as_ref();
+        self.stats.memory.push(Memory {
+            generation,
+            transactions: host.map_or(0, Replica::remembered),
+            records: self.disks[0].transactions(),
+            branches: session.map_or(0, Participant::remembered),
+        });
+    }
+
     /// A record of a replica has become durable.
     pub fn observe_durable(&mut self, index: usize, record: &Record) {
         let commits_before = match record {
@@ -34,9 +46,14 @@ impl World {
         match record {
             Record::State { .. } => self.stats.saw(Sometimes::StateTakenOver),
             Record::Chosen {
-                entry: Entry::Open(_),
+                entry: Entry::Open(open),
                 ..
-            } => self.stats.saw(Sometimes::GenerationOpened),
+            } => {
+                self.stats.saw(Sometimes::GenerationOpened);
+                if index == 0 {
+                    self.note_memory(open.generation);
+                }
+            }
             Record::Chosen {
                 entry: Entry::Settle(settle),
                 ..

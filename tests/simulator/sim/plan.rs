@@ -22,7 +22,7 @@ pub enum Weather {
 /// The settings of one run. Probabilities are between 0 and 1, per occasion.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    fair: bool,
+    pub fair: bool,
     pub f: u32,
     pub participants: usize,
     /// Sessions that live at the same time, at least one per participant.
@@ -70,6 +70,8 @@ pub struct Plan {
     pub generation_transactions_max: u64,
     pub grace_ticks: u32,
     pub list_max: usize,
+    /// So many commits are not applied by their first branch before the load has ended.
+    pub stuck: usize,
     /// Clocks run at these percentages of true time.
     pub clock_min: u32,
     pub clock_max: u32,
@@ -136,6 +138,7 @@ impl Plan {
             generation_transactions_max: u64::MAX,
             grace_ticks: 20,
             list_max: 256,
+            stuck: 0,
             clock_min: 100,
             clock_max: 100,
             cannot_prepare: 0.0,

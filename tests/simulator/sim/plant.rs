@@ -1,11 +1,12 @@
 //! Planted bugs: wrappers around hosts, disks and network that break one rule each, to see whether
 //! the judges notice. The product has no hook for them.
 
-use paxos_commit::protocol::message::Message;
+use paxos_commit::protocol::message::{Decision, Frozen, Message, Report};
+use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
 use paxos_commit::protocol::paxos::{Ballot, ReplicaId};
 use paxos_commit::protocol::replica::Record;
-use paxos_commit::protocol::types::{BranchSet, CommitId, Outcome, Peer};
-use paxos_commit::protocol::{Effects, Replica};
+use paxos_commit::protocol::types::{BranchSet, CommitId, Entry, Outcome, Peer};
+use paxos_commit::protocol::{Effects, Host, Replica};
 
 use super::world::World;
 
@@ -34,13 +35,96 @@ pub enum Plant {
     BelievesOneAbort,
     /// The votes that others report do not count in recovery.
     NoUnion,
+    /// Replicas say that a generation is frozen, and go on with it.
+    NoFreezing,
+    /// Replicas forget at restart what they have frozen.
+    FreezeForgotten,
+    /// The leader of the log tells what it collected.
+    OutcomeFromCollection,
+    /// A leader that finds a Settle in phase 1 proposes a list of its own.
+    FreshList,
+    /// Replicas answer with Expired when they have accepted a Settle.
+    ExpiredEarly,
+    /// Those who are no longer in force are not asked what they hold; others answer for them.
+    CollectsFromNew,
+    /// The horizon is saved, and the process dies before the list is.
+    HorizonBeforeList,
+    /// A generation is handed out when its Open is accepted.
+    OpenHandedOutEarly,
+    /// A replica that lost its disk comes back under its name.
+    LostDiskComesBack,
 }
 
 impl Plant {
     /// What a step of a replica comes to.
-    pub fn bend(self, _world: &mut World, _index: usize, _effects: &mut Effects<Replica>) {}
+    pub fn bend(self, world: &mut World, index: usize, effects: &mut Effects<Replica>) {
+        match self {
+            Plant::NoFreezing => thaw(world, index, effects),
+            Plant::OutcomeFromCollection => {
+                let proposed = effects
+                    .send
+                    .iter()
+                    .filter_map(|(_, message)| match message {
+                        Message::Log(LogMessage::Accept {
+                            entry: Entry::Settle(settle),
+                            ..
+                        }) => Some(settle.unfinished.clone()),
+                        _ => None,
+                    });
+                let told: Vec<CommitId> = proposed.flatten().map(|listed| listed.id).collect();
+                for id in told {
+                    let decided = Message::Decided(Decision {
+                        id,
+                        outcome: Outcome::Commit,
+                        unapplied: None,
+                    });
+                    effects
+                        .send
+                        .push((Peer::Initiator(id.txn.initiator), decided));
+                }
+            }
+            Plant::ExpiredEarly => {
+                for entry in accepted(effects) {
+                    expire_early(world, index, &entry, effects);
+                }
+            }
+            Plant::OpenHandedOutEarly => {
+                for entry in accepted(effects) {
+                    if let Entry::Open(_) = entry {
+                        let mut generations = world.disks[index].generations().clone();
+                        generations.apply(&entry);
+                        let client = world.initiators[0].me.clone();
+                        effects.send.push((client, Message::Announce(generations)));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 
-    pub const ALL: [Plant; 11] = [
+    /// Whether somebody else answers for a replica that is no longer in force: it is never asked.
+    pub fn answers_for(self, world: &World, to: &Peer, message: &Message) -> Option<Message> {
+        let Peer::Replica(id) = to else { return None };
+        let in_force = world.facts.generations().in_force()?;
+        if self != Plant::CollectsFromNew || in_force.acceptors().contains(*id) {
+            return None;
+        }
+        match message {
+            Message::Freeze { generation, after } => Some(Message::Frozen {
+                generation: *generation,
+                after: *after,
+                ids: Vec::new(),
+                more: false,
+            }),
+            Message::Collect { generation, ids } => Some(Message::Collected {
+                generation: *generation,
+                records: ids.iter().map(|id| nothing_of(*id)).collect(),
+            }),
+            _ => None,
+        }
+    }
+
+    pub const ALL: [Plant; 20] = [
         Plant::SendBeforeSave,
         Plant::ReleaseNotFifo,
         Plant::ForgetsPromises,
@@ -52,10 +136,22 @@ impl Plant {
         Plant::MixesBallots,
         Plant::BelievesOneAbort,
         Plant::NoUnion,
+        Plant::NoFreezing,
+        Plant::FreezeForgotten,
+        Plant::OutcomeFromCollection,
+        Plant::FreshList,
+        Plant::ExpiredEarly,
+        Plant::CollectsFromNew,
+        Plant::HorizonBeforeList,
+        Plant::OpenHandedOutEarly,
+        Plant::LostDiskComesBack,
     ];
 
     /// What a replica's disk gives back when it restarts.
     pub fn load(self, me: ReplicaId, records: Vec<Record>) -> Vec<Record> {
+        if self == Plant::LostDiskComesBack {
+            return Vec::new();
+        }
         let promised: Vec<CommitId> = records
             .iter()
             .filter_map(|record| match record {
@@ -68,13 +164,22 @@ impl Plant {
             (Plant::ForgetsVotes, Record::Vote { .. }) => false,
             (Plant::PromiseHidesVotes, Record::Vote { id, .. }) => !promised.contains(id),
             (Plant::BallotTwice, Record::Round { .. }) => false,
+            (Plant::FreezeForgotten | Plant::NoFreezing, Record::Frozen { .. }) => false,
             (
                 Plant::BallotTwice,
                 Record::Promise { ballot, .. } | Record::Accept { ballot, .. },
             ) => ballot.replica != me,
             (_, _) => true,
         };
-        records.into_iter().filter(keep).collect()
+        let kept = records.into_iter().filter(keep);
+        kept.map(|record| self.loaded(record)).collect()
+    }
+
+    fn loaded(self, mut record: Record) -> Record {
+        if let (Plant::HorizonBeforeList, Record::State { listed, .. }) = (self, &mut record) {
+            listed.clear();
+        }
+        record
     }
 
     /// What a message has become when it reaches `to`.
@@ -97,6 +202,13 @@ impl Plant {
                     ..
                 },
             ) if learner => *ballot = Ballot::ZERO,
+            (
+                Plant::FreshList,
+                Message::Log(LogMessage::Promise {
+                    accepted: accepted @ Some((_, Entry::Settle(_))),
+                    ..
+                }),
+            ) => *accepted = None,
             (Plant::NoUnion, Message::Phase1b { reports, .. }) => {
                 for report in reports {
                     report.held = BranchSet::default();
@@ -105,5 +217,62 @@ impl Plant {
             (_, _) => {}
         }
         message
+    }
+}
+
+/// The entries that a step accepts.
+fn accepted(effects: &Effects<Replica>) -> Vec<Entry> {
+    let accepted = effects.save.iter().filter_map(|record| match record {
+        Record::Log(LogRecord::Accept { entry, .. }) => Some(entry.clone()),
+        _ => None,
+    });
+    accepted.collect()
+}
+
+/// The replica says that it is frozen, and is not.
+fn thaw(world: &mut World, index: usize, effects: &Effects<Replica>) {
+    let is_frozen = |record: &Record| matches!(record, Record::Frozen { .. });
+    if !effects.save.iter().any(is_frozen) {
+        return;
+    }
+    let mut kept = world.disks[index].clone();
+    let node = &mut world.replicas[index];
+    let earlier = node.saving.iter().chain(&node.waiting);
+    for record in earlier
+        .flat_map(|effects| &effects.save)
+        .chain(&effects.save)
+    {
+        kept.apply(record.clone());
+    }
+    let records: Vec<Record> = kept.iter().filter(|record| !is_frozen(record)).collect();
+    let config = node.config.clone();
+    node.host = Some(Replica::recover(config, records, &mut Effects::default()));
+}
+
+fn expire_early(world: &World, index: usize, entry: &Entry, effects: &mut Effects<Replica>) {
+    let (Entry::Settle(settle), Some(host)) = (entry, &world.replicas[index].host) else {
+        return;
+    };
+    for id in host.undecided().filter(|id| **id <= settle.through) {
+        let expired = Message::Expired {
+            id: *id,
+            branch: None,
+        };
+        effects
+            .send
+            .push((Peer::Initiator(id.txn.initiator), expired));
+    }
+}
+
+fn nothing_of(id: CommitId) -> Frozen {
+    Frozen {
+        report: Report {
+            id,
+            accepted: None,
+            held: BranchSet::default(),
+            read_only: BranchSet::default(),
+            roster: None,
+        },
+        decided: None,
     }
 }

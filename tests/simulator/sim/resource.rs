@@ -134,6 +134,14 @@ impl World {
                 let resource = self.resource(session);
                 resource.prepared.insert((id, branch.session));
             }
+            Operation::Finish { .. } if self.is_stuck(session, &operation) => {
+                let event = Event::Resource {
+                    session,
+                    life,
+                    operation,
+                };
+                self.schedule(SECOND, event);
+            }
             Operation::Finish {
                 id,
                 branch,
@@ -160,6 +168,17 @@ impl World {
                     self.scan(session, life);
                 }
             }
+        }
+    }
+
+    /// Whether the first branch of an early commit is not to be applied yet.
+    fn is_stuck(&self, session: usize, operation: &Operation) -> bool {
+        match operation {
+            Operation::Finish { id, .. } => {
+                let early = id.txn.sequence < self.plan.stuck as u32;
+                session == 0 && early && !self.is_all_begun()
+            }
+            _ => false,
         }
     }
 

@@ -176,11 +176,26 @@ pub struct Stats {
     /// Virtual time from asking for commit to the outcome, summed over `outcomes`.
     pub latency_us: u64,
     pub outcomes: u64,
+    pub latency_max_us: u64,
+    /// What the first replica remembered when each generation was opened.
+    pub memory: Vec<Memory>,
     /// Forced writes that were complete when the first outcome was known: saves of replicas and
     /// prepares of resource managers.
     pub writes_before_outcome: u64,
     pub prepares: u64,
     pub saves_done: u64,
+}
+
+/// What a replica and a session keep at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub generation: u32,
+    /// Transactions in the memory of a replica.
+    pub transactions: usize,
+    /// Records of transactions on its disk.
+    pub records: usize,
+    /// Branches in the memory of a session.
+    pub branches: usize,
 }
 
 /// One count for each of [`KINDS`].
