@@ -14,8 +14,9 @@ use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use paxos_commit::protocol::initiator::{Initiator, InitiatorCommand, InitiatorConfig, PrepareBy};
 use paxos_commit::protocol::message::{CastVote, Message, Prepare};
 use paxos_commit::protocol::participant::{Participant, ParticipantCommand, ParticipantConfig};
+use paxos_commit::protocol::paxos::log::LogConfig;
 use paxos_commit::protocol::paxos::{Acceptors, Ballot, ReplicaId};
-use paxos_commit::protocol::replica::{Replica, ReplicaConfig};
+use paxos_commit::protocol::replica::{Records, Replica, ReplicaConfig, ReplicaTimer};
 use paxos_commit::protocol::types::{
     Branch, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Roster, Session, TxnId, Vote,
 };
@@ -30,11 +31,16 @@ const UNDECIDED: u32 = 100_000;
 /// What one of them may take.
 const UNDECIDED_BYTES_MAX: f64 = 1_024.0;
 
+/// Generations, and transactions of each, whose forgetting is measured.
+const GENERATIONS: u32 = 10;
+const GENERATION: u32 = 100_000;
+
 const VOTE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() {
     report_memory();
     report_allocations();
+    report_forgetting();
     let mut criterion = Criterion::default().configure_from_args();
     bench(
         &mut criterion,
@@ -143,6 +149,127 @@ fn report_allocations() {
     count("replica", replica, replica_inputs);
     count("participant", participant, participant_inputs);
     count("initiator", initiator, initiator_inputs);
+}
+
+/// A million finished transactions over ten generations: what a replica remembers, and what its
+/// store keeps, levels off at two generations' worth.
+fn report_forgetting() {
+    let mut cluster = Alone::new();
+    let mut bytes = 0;
+    let mut kept = Vec::new();
+    for generation in 1..=GENERATIONS {
+        bytes += measure(|| cluster.generation(generation)).bytes_current;
+        let (transactions, records) = cluster.remembers();
+        kept.push(bytes);
+        println!(
+            "replica: after {} finished transactions it remembers {transactions}, its store keeps \
+             {records} records, {:.1} MB in all",
+            generation * GENERATION,
+            bytes as f64 / 1e6
+        );
+    }
+    let (third, last) = (kept[2], kept[kept.len() - 1]);
+    assert!(
+        last as f64 <= 1.1 * third as f64,
+        "{third} bytes grew to {last}"
+    );
+}
+
+/// A cluster of one replica, which sends to itself what it says to its cluster.
+struct Alone {
+    replica: Replica,
+    store: Records,
+    effects: Effects<Replica>,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let config = ReplicaConfig {
+            generation_transactions_max: u64::from(GENERATION),
+            log: LogConfig {
+                silence_ticks: 1,
+                ..LogConfig::default()
+            },
+            ..ReplicaConfig::new(ReplicaId(1), alone())
+        };
+        let store = Records::new(config.genesis.clone());
+        let replica = Replica::recover(config, [], &mut Effects::default());
+        Alone {
+            replica,
+            store,
+            effects: Effects::default(),
+        }
+    }
+
+    /// One step, and all that the replica says to itself in it.
+    fn step(&mut self, input: Input<Replica>) {
+        self.replica.step(input, &mut self.effects);
+        for record in self.effects.save.drain(..) {
+            self.store.apply(record);
+        }
+        let sent: Vec<_> = self.effects.send.drain(..).collect();
+        self.effects.clear();
+        for (to, message) in sent {
+            let from = Peer::Replica(ReplicaId(1));
+            if to == from {
+                self.step(Input::Message { from, message });
+            }
+        }
+    }
+
+    /// A generation's transactions, each to its end; then ticks until the next one is open.
+    fn generation(&mut self, generation: u32) {
+        assert_eq!(self.replica.generations().latest(), generation);
+        let of = |input| in_generation(input, generation);
+        for n in 0..GENERATION {
+            for input in [vote(n, 0), vote(n, 1), applied(n, 0), applied(n, 1)] {
+                self.step(of(input));
+            }
+        }
+        while self.replica.generations().latest() == generation {
+            self.step(Input::Timeout(ReplicaTimer::Tick));
+        }
+        for _ in 0..10 {
+            self.step(Input::Timeout(ReplicaTimer::Tick));
+        }
+    }
+
+    fn remembers(&self) -> (usize, usize) {
+        (self.replica.remembered(), self.store.transactions())
+    }
+}
+
+/// The same input about the transaction of another generation.
+fn in_generation(input: Input<Replica>, generation: u32) -> Input<Replica> {
+    let of = |id: CommitId| CommitId {
+        txn: TxnId {
+            generation,
+            ..id.txn
+        },
+        ..id
+    };
+    match input {
+        Input::Message {
+            from,
+            message: Message::Vote(mut cast),
+        } => {
+            cast.id = of(cast.id);
+            let message = Message::Vote(cast);
+            Input::Message { from, message }
+        }
+        Input::Message {
+            from,
+            message: Message::Applied { id, branch },
+        } => {
+            let message = Message::Applied { id: of(id), branch };
+            Input::Message { from, message }
+        }
+        other => other,
+    }
+}
+
+fn alone() -> Acceptors {
+    Acceptors::new([ReplicaId(1)]).expect("an odd number")
 }
 
 /// The order in which the steps of many transactions fall.

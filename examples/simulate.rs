@@ -32,12 +32,17 @@ struct Arguments {
     /// Without faults: how many transactions are simulated per second of real time.
     #[arg(long)]
     fair: bool,
+    /// Without faults: a million transactions over ten generations, and what is remembered of them.
+    #[arg(long)]
+    forget: bool,
 }
 
 fn main() {
     let arguments = Arguments::parse();
     if arguments.fair {
         fair();
+    } else if arguments.forget {
+        forget();
     } else if let Some(seed) = arguments.replay {
         replay(seed);
     } else {
@@ -88,15 +93,38 @@ fn swarm(arguments: &Arguments) {
 fn fair() {
     let transactions = 200_000;
     let start = Instant::now();
-    let plan = Plan::fair(1, 2, transactions);
+    let stats = without_faults(Plan::fair(1, 2, transactions));
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{stats}");
+    let rate = transactions as f64 / seconds;
+    println!("N = 2, F = 1, no faults: {rate:.0} simulated transactions/s");
+}
+
+fn forget() {
+    let (transactions, generations) = (1_000_000, 10);
+    let plan = Plan {
+        generation_transactions_max: transactions / generations,
+        // About 16,000 transactions per second of virtual time, so that the log keeps up.
+        in_flight: 320,
+        think_max: 20_000,
+        ..Plan::fair(1, 2, transactions as usize)
+    };
+    let stats = without_faults(plan);
+    println!("when a generation was opened: what one replica and one session kept");
+    println!("generation  transactions  records  branches");
+    for at in &stats.memory {
+        println!(
+            "{:>10} {:>13} {:>8} {:>9}",
+            at.generation, at.transactions, at.records, at.branches
+        );
+    }
+    println!("{transactions} finished transactions of {generations} generations");
+}
+
+fn without_faults(plan: Plan) -> Stats {
     let rng = fastrand::Rng::with_seed(1);
     match run_plan(1, rng, plan, Options::default()) {
-        Ok(stats) => {
-            let seconds = start.elapsed().as_secs_f64();
-            println!("{stats}");
-            let rate = transactions as f64 / seconds;
-            println!("N = 2, F = 1, no faults: {rate:.0} simulated transactions/s");
-        }
+        Ok(stats) => stats,
         Err(failure) => {
             eprintln!("{failure}");
             std::process::exit(1);

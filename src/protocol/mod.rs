@@ -54,7 +54,13 @@
 //! | `Ask`, `Undecided`, `Busy` | anyone, replica | replica, asker | what came of it? |
 //! | `ForceAbort` | operator | replica | a ballot now |
 //! | `Rollback`, `LetGo` | initiator, relay | relay, session | commit will not be asked for |
-//! | `Inquire`, `Status`, `Resolve`, `Resolved` | initiator, operator | replica | what do you know? |
+//! | `Inquire`, `Status`, `Forgotten`, `Resolve`, `Resolved` | initiator, operator | replica | what do you know? |
+//! | `Announce` | replica | everyone | they connect, it is time, or a generation was opened or settled |
+//! | `NotOpen`, `Expired` | replica | whoever asked | the generation is not open here; it is settled |
+//! | `Log` | replica | replicas | the control log: Multi-Paxos |
+//! | `Freeze`, `Frozen`, `Collect`, `Collected` | leader of the log, replica | replica, leader | a closed generation is to be settled |
+//! | `Fetch`, `State` | replica, operator | replica | somebody is behind |
+//! | `Reconfigure`, `Release`, `Declined` | operator, replica | replica, operator | the membership changes, a commit is let go |
 //!
 //! # From `PaxosCommit.tla` to functions
 //!
@@ -84,12 +90,59 @@
 //! [`invariant`] lists the invariants; the simulator (`tests/simulator`) and the model checker
 //! (`tests/model`) hold them at every step. Names of functions here are those of the papers.
 //!
-//! # Not here yet
+//! # Generations, and how they are forgotten
 //!
-//! All records are kept, and one generation is open: forgetting, generations and changes of the
-//! configuration are ordered by a log of such instances, which is to come. Its place: a finished
-//! transaction is an entry of `Replica::finished` and nothing else, so that what is dropped from
-//! there is forgotten; and [`TxnId::generation`](types::TxnId) says where a transaction belongs.
+//! A coordinator that never forgets fills its disk. One that forgets wrongly tells a prepared branch
+//! to abort what others have committed. And what was forgotten must not come back: through a replica
+//! that was away, or through a vote that was on its way for an hour. Transactions therefore belong
+//! to **generations**, and one small log ([`paxos::log`]) orders what happens to these:
+//!
+//! | entry | what follows |
+//! |---|---|
+//! | [`Open`](types::Open) | new transactions begin in this generation and run on its configuration; so does the log |
+//! | [`Settle`](types::Settle) | every transaction of an old generation, or of a part of it, has come to its end |
+//! | `Release` | an operator lets a settled commit go that some branch will never apply |
+//!
+//! A generation is **open** until the second one after it is; then it is **closed**: replicas take
+//! part in nothing there that they do not know already. A closed one is settled, the oldest first:
+//!
+//! 1. The leader of the log, its phase 1 done, asks the replicas of *that generation's*
+//!    configuration to freeze it. A replica saves that, for ever and whoever asked, and takes no
+//!    vote, promise or accept there any more. It still answers outcomes that it knows.
+//! 2. From a majority of them the leader computes every outcome by the rule of recovery. **It tells
+//!    nobody.** It proposes the list of the commits that are not known to be applied by all.
+//! 3. **The chosen Settle is the last ballot of every instance in its range**: freezing was its
+//!    promise, the slot is its accept. A list found in phase 1 is proposed unchanged.
+//! 4. Whoever learns it drops, in one save, every record that is not listed, and adopts the commits
+//!    that are; they stay until all their branches have said `Applied`. To anything else up to the
+//!    horizon the answer is `Expired`.
+//!
+//! **One `Expired` is final.** A commit is listed as long as some branch has not applied it; so to a
+//! branch that still stands prepared it is Abort. Whether it still does, only its resource manager
+//! knows: another session may have committed it meanwhile. To anyone else it says "forgotten".
+//!
+//! Three things that could go wrong, and why they do not:
+//!
+//! - **A replica that was away.** Replica 3 holds a vote of generation 1 and is cut off. The others
+//!    abort the transaction, settle generation 1 and forget it. Replica 3 comes back and starts a
+//!    ballot: were the others to answer like acceptors that never heard of it, the vote that it holds
+//!    could make a Commit. They answer `Expired`; it takes over the log, horizon and list together,
+//!    and drops what it held.
+//! - **A late vote.** A branch's `Prepared` arrives at replica 3 when replicas 1 and 2 have frozen
+//!    the generation without it, and the list says nothing of the transaction. Replica 3 alone may
+//!    accept it, which is no majority: any majority that could have decided has a member that froze,
+//!    and froze before it voted. When it learns the Settle, the branch is told `Expired`, and aborts.
+//! - **Why not recover what is undecided, and list the result?** Three leaders: the first lists an
+//!    undecided transaction as aborted, its entry reaches one replica. The second finds the slot
+//!    free, and the transaction commits by an ordinary ballot, then a third leader finds the first
+//!    one's list in phase 1 and must propose it: the commit is in no list, and a branch that has not
+//!    applied it is told `Expired`. With freezing no ordinary ballot can decide anything in between.
+//!
+//! A replica whose disk is lost never comes back under its name: the next `Open` puts a new one in
+//! its place. It takes part from that generation on; older ones finish on the majority of their own
+//! configuration, and what they leave behind it learns from the list. One that was removed stays up
+//! until the last generation that names it is settled, and is told so
+//! ([`ReplicaNotice::Removed`](replica::ReplicaNotice::Removed)).
 
 pub mod effects;
 pub mod initiator;
