@@ -124,19 +124,19 @@
 //! Three things that could go wrong, and why they do not:
 //!
 //! - **A replica that was away.** Replica 3 holds a vote of generation 1 and is cut off. The others
-//!    abort the transaction, settle generation 1 and forget it. Replica 3 comes back and starts a
-//!    ballot: were the others to answer like acceptors that never heard of it, the vote that it holds
-//!    could make a Commit. They answer `Expired`; it takes over the log, horizon and list together,
-//!    and drops what it held.
+//!   abort the transaction, settle generation 1 and forget it. Replica 3 comes back and starts a
+//!   ballot: were the others to answer like acceptors that never heard of it, the vote that it holds
+//!   could make a Commit. They answer `Expired`; it takes over the log, horizon and list together,
+//!   and drops what it held.
 //! - **A late vote.** A branch's `Prepared` arrives at replica 3 when replicas 1 and 2 have frozen
-//!    the generation without it, and the list says nothing of the transaction. Replica 3 alone may
-//!    accept it, which is no majority: any majority that could have decided has a member that froze,
-//!    and froze before it voted. When it learns the Settle, the branch is told `Expired`, and aborts.
+//!   the generation without it, and the list says nothing of the transaction. Replica 3 alone may
+//!   accept it, which is no majority: any majority that could have decided has a member that froze,
+//!   and froze before it voted. When it learns the Settle, the branch is told `Expired`, and aborts.
 //! - **Why not recover what is undecided, and list the result?** Three leaders: the first lists an
-//!    undecided transaction as aborted, its entry reaches one replica. The second finds the slot
-//!    free, and the transaction commits by an ordinary ballot, then a third leader finds the first
-//!    one's list in phase 1 and must propose it: the commit is in no list, and a branch that has not
-//!    applied it is told `Expired`. With freezing no ordinary ballot can decide anything in between.
+//!   undecided transaction as aborted, its entry reaches one replica. The second finds the slot
+//!   free, and the transaction commits by an ordinary ballot, then a third leader finds the first
+//!   one's list in phase 1 and must propose it: the commit is in no list, and a branch that has not
+//!   applied it is told `Expired`. With freezing no ordinary ballot can decide anything in between.
 //!
 //! A replica whose disk is lost never comes back under its name: the next `Open` puts a new one in
 //! its place. It takes part from that generation on; older ones finish on the majority of their own

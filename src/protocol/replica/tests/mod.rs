@@ -6,6 +6,7 @@
 mod asking;
 mod batches;
 mod begin;
+mod control;
 mod leading;
 mod patience;
 mod promising;
@@ -27,7 +28,7 @@ use crate::protocol::types::{
     Branch, BranchSet, CommitId, InitiatorId, Outcome, Peer, Roster, Session, TxnId, Vote,
 };
 
-use super::{Record, Rejection, Replica, ReplicaConfig, ReplicaNotice, ReplicaTimer};
+use super::{Record, Records, Rejection, Replica, ReplicaConfig, ReplicaNotice, ReplicaTimer};
 
 pub(super) use crate::protocol::message::{Report, State, Undecided};
 pub(super) use Outcome::{Abort, Commit};
@@ -352,8 +353,18 @@ impl Rig {
         }
     }
 
+    /// What a store keeps of what was saved is enough to recover from, in any order.
     fn restart(self) -> Self {
-        Rig::with(self.config, self.disk)
+        let mut kept = Records::new(self.config.genesis.clone());
+        for record in &self.disk {
+            kept.apply(record.clone());
+        }
+        let mut kept: Vec<Record> = kept.iter().collect();
+        kept.reverse();
+        let from_kept = Rig::with(self.config.clone(), kept);
+        let all = Rig::with(self.config, self.disk);
+        assert_eq!(all.replica, from_kept.replica);
+        all
     }
 
     fn step(&mut self, input: Input<Replica>) -> Effects<Replica> {
