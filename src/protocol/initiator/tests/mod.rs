@@ -5,6 +5,7 @@
 
 mod asking;
 mod committing;
+mod generations;
 mod learning;
 mod retrying;
 

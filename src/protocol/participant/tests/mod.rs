@@ -5,6 +5,7 @@
 
 mod finishing;
 mod forgetting;
+mod generations;
 mod in_doubt;
 mod preparing;
 mod retrying;
