@@ -22,6 +22,8 @@
 
 mod control;
 #[cfg(test)]
+mod control_tests;
+#[cfg(test)]
 mod tests;
 mod violation;
 
