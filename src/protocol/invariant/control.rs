@@ -7,7 +7,7 @@ use crate::protocol::paxos::log::{LogMessage, LogRecord};
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::replica::Record;
 use crate::protocol::types::{
-    CommitId, Configuration, Entry, Generations, Listed, Outcome, Settle, Vote,
+    Applies, CommitId, Configuration, Entry, Generations, Listed, Outcome, Settle, Vote,
 };
 
 use super::{Facts, Instance, Violation};
@@ -208,9 +208,12 @@ impl Facts {
     fn entry_chosen(&mut self, entry: &Entry) -> Result<(), Violation> {
         let before = self.control.now().clone();
         let mut after = before.clone();
-        after.apply(entry);
+        let applies = after.apply(entry);
         self.control.chosen.push(entry.clone());
         self.control.truth.push(after);
+        if applies == Applies::No {
+            return Ok(());
+        }
         match entry {
             Entry::Open(open) => {
                 let acceptors = open.configuration.acceptors().clone();

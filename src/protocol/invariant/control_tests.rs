@@ -62,6 +62,7 @@ fn listed() -> Listed {
 
 fn settle(unfinished: impl Into<Vec<Listed>>) -> Entry {
     Entry::Settle(Settle {
+        after: None,
         through: Generations::last_id(1),
         unfinished: unfinished.into(),
     })
@@ -132,6 +133,14 @@ impl Watch {
 
     fn learn(&mut self, replica: u32, slot: u64, entry: Entry) -> Result {
         self.save(replica, Record::Chosen { slot, entry })
+    }
+
+    /// Generation 1 is closed, and then comes to its end by this entry.
+    fn end(&mut self, settle: Entry) -> Result {
+        for generation in [2, 3] {
+            self.choose(u64::from(generation) - 2, open(generation, [1, 2, 3]))?;
+        }
+        self.choose(2, settle)
     }
 
     /// Replicas 1 and 2 choose it, and learn so.
@@ -315,7 +324,7 @@ fn frozen_is_on_disk_and_stays_untouched() {
 #[test]
 fn what_is_settled_stays_untouched() {
     let mut watch = Watch::voted();
-    assert_eq!(watch.choose(0, settle([])), Ok(()));
+    assert_eq!(watch.end(settle([])), Ok(()));
     let touched = Violation::FrozenTouched {
         id: id(),
         replica: ReplicaId(1),
@@ -327,14 +336,14 @@ fn what_is_settled_stays_untouched() {
 #[test]
 fn the_settle_is_the_last_ballot() {
     let mut watch = Watch::voted();
-    assert_eq!(watch.choose(0, settle([listed()])), Ok(()));
+    assert_eq!(watch.end(settle([listed()])), Ok(()));
     assert_eq!(watch.0.chosen(&id()), Some(Outcome::Commit));
     assert_eq!(watch.0.listed().count(), 1);
     let mut watch = Watch::voted();
-    assert_eq!(watch.choose(0, settle([])), Ok(()));
+    assert_eq!(watch.end(settle([])), Ok(()));
     assert_eq!(watch.0.chosen(&id()), Some(Outcome::Abort));
     let mut watch = Watch::new();
-    assert_eq!(watch.choose(0, settle([])), Ok(()));
+    assert_eq!(watch.end(settle([])), Ok(()));
     assert_eq!(
         watch.0.tell(id(), Outcome::Abort),
         Ok(()),
@@ -342,7 +351,23 @@ fn the_settle_is_the_last_ballot() {
     );
     let mut watch = Watch::new();
     let without = Violation::CommitWithoutVotes { id: id() };
-    assert_eq!(watch.choose(0, settle([listed()])), Err(without));
+    assert_eq!(watch.end(settle([listed()])), Err(without));
+}
+
+/// A list that was made for what is settled already is heard once only.
+#[test]
+fn a_settle_that_does_not_follow_changes_nothing() {
+    let mut watch = Watch::voted();
+    assert_eq!(watch.end(settle([])), Ok(()));
+    assert_eq!(watch.choose(3, settle([listed()])), Ok(()));
+    assert_eq!(watch.0.chosen(&id()), Some(Outcome::Abort));
+    assert_eq!(watch.0.generations().slot(), 4);
+    let open_generation = Watch::voted().choose(0, settle([listed()]));
+    assert_eq!(
+        open_generation,
+        Ok(()),
+        "nor one of a generation that is not closed"
+    );
 }
 
 #[test]
@@ -352,7 +377,7 @@ fn a_commit_that_waits_is_listed() {
         branch: branch(0),
     };
     let mut watch = Watch::committed();
-    assert_eq!(watch.choose(0, settle([])), Err(forgotten));
+    assert_eq!(watch.end(settle([])), Err(forgotten));
     let mut watch = Watch::committed();
     let applied = Message::Applied {
         id: id(),
@@ -360,7 +385,7 @@ fn a_commit_that_waits_is_listed() {
     };
     let said = watch.0.sent(&Peer::Session(branch(0)), &applied);
     assert_eq!(said, Ok(()));
-    assert_eq!(watch.choose(0, settle([])), Ok(()), "it waits no more");
+    assert_eq!(watch.end(settle([])), Ok(()), "it waits no more");
     let mut watch = Watch::voted();
     let abort = Record::Accept {
         id: id(),
@@ -372,7 +397,7 @@ fn a_commit_that_waits_is_listed() {
         assert_eq!(watch.save(replica, abort.clone()), Ok(()));
     }
     let listed_abort = Violation::AbortListed { id: id() };
-    assert_eq!(watch.choose(0, settle([listed()])), Err(listed_abort));
+    assert_eq!(watch.end(settle([listed()])), Err(listed_abort));
 }
 
 #[test]
@@ -387,8 +412,7 @@ fn expired_is_said_by_who_has_learned_it_of_what_waits_no_more() {
         replica: ReplicaId(replica),
     };
     assert_eq!(watch.send(1, expired.clone()), Err(early(1)));
-    assert_eq!(watch.choose(0, open(2, [1, 2, 3])), Ok(()));
-    assert_eq!(watch.choose(1, settle([listed()])), Ok(()));
+    assert_eq!(watch.end(settle([listed()])), Ok(()));
     assert_eq!(watch.send(3, expired.clone()), Err(early(3)));
     let forgotten = Violation::CommitForgotten {
         id: id(),
@@ -396,7 +420,7 @@ fn expired_is_said_by_who_has_learned_it_of_what_waits_no_more() {
     };
     assert_eq!(watch.send(1, expired.clone()), Err(forgotten));
     // An operator lets it go.
-    assert_eq!(watch.choose(2, Entry::Release { id: id() }), Ok(()));
+    assert_eq!(watch.choose(3, Entry::Release { id: id() }), Ok(()));
     assert_eq!(watch.send(1, expired), Ok(()));
     assert_eq!(watch.0.listed().count(), 0);
 }
@@ -404,7 +428,7 @@ fn expired_is_said_by_who_has_learned_it_of_what_waits_no_more() {
 #[test]
 fn horizon_and_list_travel_together() {
     let mut watch = Watch::committed();
-    assert_eq!(watch.choose(0, settle([listed()])), Ok(()));
+    assert_eq!(watch.end(settle([listed()])), Ok(()));
     let generations = watch.0.generations().clone();
     let state = |listed: &[Listed]| Record::State {
         generations: generations.clone(),
@@ -417,9 +441,9 @@ fn horizon_and_list_travel_together() {
     assert_eq!(watch.save(3, state(&[])), Err(forgotten));
     assert_eq!(watch.save(3, state(&[listed()])), Ok(()));
     let mut wrong = generations.clone();
-    wrong.apply(&open(2, [1, 2, 3]));
+    wrong.apply(&open(4, [1, 2, 3]));
     let early = Violation::EntryNotChosen {
-        slot: 2,
+        slot: 4,
         replica: ReplicaId(3),
     };
     let state = Record::State {

@@ -4,7 +4,7 @@ use crate::protocol::effects::Effects;
 use crate::protocol::message::{Declined, Message};
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::paxos::log::{LogEffects, LogMessage, LogRefusal, To};
-use crate::protocol::types::{Branch, CommitId, Entry, Generations, Openness, Peer};
+use crate::protocol::types::{Applies, Branch, CommitId, Entry, Generations, Openness, Peer};
 
 use super::{Record, Rejection, Replica, ReplicaNotice};
 
@@ -65,6 +65,9 @@ impl Replica {
         };
         let mut effects = LogEffects::default();
         let result = log.on_message(from, message, &mut effects);
+        if !log.is_leading() {
+            self.forgetting = None;
+        }
         self.take_log(effects, out);
         result.map_err(|refusal| match refusal {
             LogRefusal::NotItsBallot => Rejection::NotItsBallot,
@@ -110,13 +113,14 @@ impl Replica {
             entry: entry.clone(),
         });
         let before = self.generations.clone();
-        self.generations.apply(&entry);
-        match &entry {
-            Entry::Open(_) => self.opened(),
-            Entry::Settle(settle) => {
+        let applies = self.generations.apply(&entry);
+        match (&entry, applies) {
+            (_, Applies::No) => {}
+            (Entry::Open(_), Applies::Yes) => self.opened(),
+            (Entry::Settle(settle), Applies::Yes) => {
                 self.forget_settled(before.horizon(), settle.unfinished.clone(), out);
             }
-            Entry::Release { id } => self.let_go(*id, out),
+            (Entry::Release { id }, Applies::Yes) => self.let_go(*id, out),
         }
         if before.closed() != self.generations.closed() {
             self.closed_age = 0;

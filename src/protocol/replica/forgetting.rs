@@ -199,7 +199,8 @@ impl Replica {
             && let Stage::Collecting(collecting) = &mut forgetting.stage
             && collecting.open.is_empty()
         {
-            forgetting.stage = Stage::Ready(collecting.settle(list_max));
+            let horizon = self.generations.horizon();
+            forgetting.stage = Stage::Ready(collecting.settle(horizon, list_max));
         }
         self.propose_settle(out);
     }
@@ -317,7 +318,7 @@ impl Collecting {
         }
     }
 
-    fn settle(&mut self, list_max: usize) -> Settle {
+    fn settle(&mut self, after: Option<CommitId>, list_max: usize) -> Settle {
         let mut unfinished = std::mem::take(&mut self.commits);
         unfinished.sort_unstable();
         let mut through = self.through;
@@ -328,6 +329,7 @@ impl Collecting {
             }
         }
         Settle {
+            after,
             through,
             unfinished,
         }

@@ -8,7 +8,7 @@ use crate::protocol::message::Unapplied;
 use crate::protocol::paxos::Ballot;
 use crate::protocol::paxos::log::LogRecord;
 use crate::protocol::types::{
-    CommitId, Configuration, Entry, Generations, Listed, Outcome, Roster, Vote,
+    Applies, CommitId, Configuration, Entry, Generations, Listed, Outcome, Roster, Vote,
 };
 
 /// What a replica saves.
@@ -237,11 +237,11 @@ impl Records {
     }
 
     fn chosen(&mut self, entry: Entry) {
-        self.generations.apply(&entry);
-        match entry {
-            Entry::Open(_) => {}
-            Entry::Settle(settle) => self.adopt(settle.unfinished),
-            Entry::Release { id } => drop(self.listed.remove(&id)),
+        let applies = self.generations.apply(&entry);
+        match (entry, applies) {
+            (Entry::Open(_), _) | (_, Applies::No) => {}
+            (Entry::Settle(settle), Applies::Yes) => self.adopt(settle.unfinished),
+            (Entry::Release { id }, Applies::Yes) => drop(self.listed.remove(&id)),
         }
     }
 

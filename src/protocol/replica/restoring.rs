@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::protocol::message::Unapplied;
 use crate::protocol::paxos::Ballot;
 use crate::protocol::paxos::log::{Log, LogRecord};
-use crate::protocol::types::{CommitId, Entry, Listed, Outcome, Roster, Vote};
+use crate::protocol::types::{Applies, CommitId, Entry, Listed, Outcome, Roster, Vote};
 
 use super::instance::{Instance, Phase};
 use super::{Record, Replica};
@@ -62,14 +62,14 @@ impl Replica {
                          lost a record and kept a later one; replace this replica, do not restart \
                          it"
                     );
-                    self.generations.apply(&entry);
-                    match entry {
-                        Entry::Open(_) => {}
-                        Entry::Settle(settle) => {
+                    let applies = self.generations.apply(&entry);
+                    match (entry, applies) {
+                        (Entry::Open(_), _) | (_, Applies::No) => {}
+                        (Entry::Settle(settle), Applies::Yes) => {
                             let unfinished = settle.unfinished.into_iter();
                             listed.extend(unfinished.map(|of| (of.id, of.unapplied)));
                         }
-                        Entry::Release { id } => drop(listed.remove(&id)),
+                        (Entry::Release { id }, Applies::Yes) => drop(listed.remove(&id)),
                     }
                 }
                 _ => {}

@@ -36,13 +36,16 @@ pub struct Open {
     pub configuration: Configuration,
 }
 
-/// Every transaction up to `through`, and after those settled before, has come to its end: it is
-/// committed if it is listed; else it was aborted, or committed and applied by all its branches.
+/// Every transaction after `after` and up to `through` has come to its end: it is committed if it
+/// is listed; else it was aborted, or committed and applied by all its branches.
 ///
 /// The chosen Settle is the last ballot of every instance in its range: freezing was the promise,
 /// the slot is the accept. A generation with many unfinished commits is settled in several parts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Settle {
+    /// The horizon that it moves. After another Settle it changes nothing: a list that was made for
+    /// what is settled already must not be heard a second time.
+    pub after: Option<CommitId>,
     /// The last id of the range.
     pub through: CommitId,
     /// The commits in the range that are not known to be applied by all, at most [`LIST_MAX`], in

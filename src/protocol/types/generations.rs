@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::paxos::{Acceptors, ReplicaId};
 
 use super::configuration::Configuration;
-use super::entry::{Entry, Open};
+use super::entry::{Entry, Open, Settle};
 use super::id::{CommitId, InitiatorId, RosterDigest, TxnId};
 
 /// The most generations that may wait to be settled. Past that none is opened: it takes a majority
@@ -40,6 +40,15 @@ pub enum Openness {
     Closed,
     /// It has come to its end.
     Settled,
+}
+
+/// Whether an entry of the log has any effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// It does what it says.
+    Yes,
+    /// It came too late: another one did it, or something else.
+    No,
 }
 
 impl Generations {
@@ -175,23 +184,37 @@ impl Generations {
         self.slot < other.slot
     }
 
-    /// Takes the next entry of the log. (An entry that does not follow from what is known here is
-    /// counted and changes nothing, everywhere alike; a leader proposes none.)
-    pub fn apply(&mut self, entry: &Entry) {
+    /// Takes the next entry of the log. Says whether it has any effect: one that does not follow
+    /// from what is known here is counted and changes nothing, everywhere alike. (A leader proposes
+    /// none.)
+    pub fn apply(&mut self, entry: &Entry) -> Applies {
         self.slot += 1;
         match entry {
-            Entry::Open(open) if open.generation == self.latest() + 1 => self.open(open.clone()),
-            Entry::Settle(settle) => {
-                self.horizon = self.horizon.max(Some(settle.through));
+            Entry::Open(open) if Some(open.generation) == self.latest().checked_add(1) => {
+                self.open(open.clone());
+                Applies::Yes
+            }
+            Entry::Settle(settle) if self.follows(settle) => {
+                self.horizon = Some(settle.through);
                 let last_settled = |generation: u32| self.is_settled(&Self::last_id(generation));
                 let settled: Vec<u32> = self.unsettled.keys().copied().collect();
                 let settled: Vec<u32> = settled.into_iter().filter(|g| last_settled(*g)).collect();
                 for generation in settled {
                     self.unsettled.remove(&generation);
                 }
+                Applies::Yes
             }
-            Entry::Open(_) | Entry::Release { .. } => {}
+            Entry::Release { id } if self.is_settled(id) => Applies::Yes,
+            Entry::Open(_) | Entry::Settle(_) | Entry::Release { .. } => Applies::No,
         }
+    }
+
+    /// Whether it moves the horizon onwards, within a generation that is closed.
+    fn follows(&self, settle: &Settle) -> bool {
+        let Settle { after, through, .. } = settle;
+        *after == self.horizon
+            && Some(*through) > self.horizon
+            && self.closed() == Some(through.txn.generation)
     }
 
     fn open(&mut self, open: Open) {

@@ -19,7 +19,7 @@ pub use configuration::{
     ADDRESS_BYTES_MAX, Address, AddressError, Configuration, ConfigurationDigest, Member,
 };
 pub use entry::{Entry, LIST_MAX, Listed, Open, Settle, Unapplied};
-pub use generations::{Generations, Openness, UNSETTLED_MAX};
+pub use generations::{Applies, Generations, Openness, UNSETTLED_MAX};
 pub use id::{CommitId, IdError, InitiatorId, RosterDigest, TxnId};
 
 use super::paxos::ReplicaId;

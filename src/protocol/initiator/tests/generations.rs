@@ -22,6 +22,7 @@ fn settled() -> Generations {
     let mut known = later(5..=7);
     for generation in 1..=4 {
         known.apply(&Entry::Settle(Settle {
+            after: known.horizon(),
             through: Generations::last_id(generation),
             unfinished: Vec::new(),
         }));

@@ -18,6 +18,7 @@ fn open(generation: u32, ids: &[u32]) -> Entry {
 /// All of generation 1 is settled.
 fn settle() -> Entry {
     Entry::Settle(Settle {
+        after: None,
         through: Generations::last_id(1),
         unfinished: Vec::new(),
     })

@@ -368,3 +368,19 @@ fn a_ballot_under_way_ends_with_its_generation() {
     assert_eq!(rig.hear(replica(3), late), nothing());
     rig.wait_quietly(50);
 }
+
+/// (The leader that made the second list has since lost the slot, and led again: a list made for what
+/// is settled already would turn an abort into a commit.)
+#[test]
+fn a_settle_that_does_not_follow_changes_nothing() {
+    let mut rig = closed(2, full());
+    rig.hear(replica(1), learn(2, settle(&[5])));
+    let out = rig.hear(replica(1), learn(3, settle(&[1])));
+    assert_eq!(out, saves([chosen(3, settle(&[1]))]));
+    assert_eq!((rig.outcome(1), rig.outcome(5)), (None, Some(Commit)));
+    let rig = rig.restart();
+    assert_eq!(rig.replica.remembered(), 1);
+    let mut rig = knowing(2, &third()[..1], full());
+    rig.hear(replica(1), learn(1, settle(&[])));
+    assert_eq!(rig.replica.remembered(), 5, "the generation is not closed");
+}

@@ -30,6 +30,7 @@ pub(super) fn settle(listed: &[u32]) -> Entry {
 
 pub(super) fn settle_through(through: CommitId, sequences: &[u32]) -> Entry {
     Entry::Settle(Settle {
+        after: None,
         through,
         unfinished: sequences.iter().copied().map(listed).collect(),
     })
