@@ -16,7 +16,7 @@ impl Replica {
         let (mut control, mut log, mut transactions) = (Vec::new(), Vec::new(), Vec::new());
         for record in saved {
             match record {
-                Record::Chosen { slot, .. } => control.push((slot + 1, record)),
+                Record::Chosen { slot, .. } => control.push((slot.saturating_add(1), record)),
                 Record::State {
                     ref generations, ..
                 } => control.push((generations.slot(), record)),

@@ -188,7 +188,7 @@ impl Generations {
     /// from what is known here is counted and changes nothing, everywhere alike. (A leader proposes
     /// none.)
     pub fn apply(&mut self, entry: &Entry) -> Applies {
-        self.slot += 1;
+        self.slot = self.slot.saturating_add(1);
         match entry {
             Entry::Open(open) if Some(open.generation) == self.latest().checked_add(1) => {
                 self.open(open.clone());

@@ -202,9 +202,14 @@ impl<E: LogEntry> Log<E> {
                 ballot, promised, ..
             } => self.on_nack(ballot, promised),
             LogMessage::Chosen { entry, .. } => {
-                // Somebody else got it chosen, so somebody else leads.
-                self.follow();
+                // Somebody else got it chosen, so somebody else leads; and goes on to lead, unless
+                // others decide from now on. (First the entry, then the patience: it depends on the
+                // position among those who decide now.)
+                let before = self.acceptors.clone();
                 self.choose(entry, out);
+                self.follow();
+                let stays = before == self.acceptors && before.contains(from);
+                self.leader = stays.then_some(from);
             }
             LogMessage::Lead { ballot, .. } => self.on_lead(from, ballot, out)?,
             LogMessage::Following { ballot, .. } => self.on_following(from, ballot),
@@ -304,7 +309,7 @@ impl<E: LogEntry> Log<E> {
     fn choose(&mut self, entry: E, out: &mut LogEffects<E>) {
         let acceptors = entry.acceptors().cloned();
         out.chosen.push((self.slot, entry));
-        self.advance(self.slot + 1, acceptors);
+        self.advance(self.slot.saturating_add(1), acceptors);
     }
 
     fn advance(&mut self, slot: u64, acceptors: Option<Acceptors>) {
