@@ -118,6 +118,8 @@ impl Replica {
             (_, Applies::No) => {}
             (Entry::Open(_), Applies::Yes) => self.opened(),
             (Entry::Settle(settle), Applies::Yes) => {
+                // Whatever this leader was collecting is for what is settled now.
+                self.forgetting = None;
                 self.forget_settled(before.horizon(), settle.unfinished.clone(), out);
             }
             (Entry::Release { id }, Applies::Yes) => self.let_go(*id, out),
