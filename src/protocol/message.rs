@@ -235,15 +235,18 @@ pub enum Message {
     },
     /// Operator to replica: let this settled commit go, although some branch has not applied it and
     /// never will. Answered with `Expired` when it is gone, or with `Declined`.
+    ///
+    /// The operator answers for "never": a branch that stands prepared and comes back after all is
+    /// told `Expired`, and rolls back what the others have committed.
     Release {
         /// The commit.
         id: CommitId,
     },
-    /// Replica to operator: nothing was done.
+    /// Replica to operator: nothing was done; or, with [`Declined::LostSight`], nobody knows.
     Declined(Declined),
 }
 
-/// Why a replica did not do what an operator asked.
+/// Why a replica did not do what an operator asked, or cannot tell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Error)]
 #[non_exhaustive]
 pub enum Declined {
@@ -268,6 +271,12 @@ pub enum Declined {
     /// Too many generations wait to be settled.
     #[error("{0} generations wait to be settled; a majority of each must be up for that")]
     TooManyUnsettled(usize),
+    /// This replica fell behind while the entry was being decided. It may have been done.
+    #[error("it is not known whether it was done; look at what there is before you try again")]
+    LostSight,
+    /// A participant that should be gone for good is connected.
+    #[error("participant {0} is connected, and will apply the commit: it needs no release")]
+    Connected(ParticipantName),
     /// The commit is not settled, or waits for nobody.
     #[error("{0} is not among the settled commits that wait for a branch")]
     NotListed(CommitId),

@@ -135,7 +135,7 @@ fn two_leaders() {
         answers: Answers::Anytime,
         ..base()
     };
-    holds(bounds, &[FOUND_AGAIN, VOTES_LISTED], 164_000);
+    holds(bounds, &[FOUND_AGAIN, VOTES_LISTED], 40_992);
 }
 
 /// What a model with three leaders leaves out: answers that come late, promises that nobody counts,
@@ -155,7 +155,7 @@ fn three_leaders() -> Bounds {
 #[test]
 fn three_leaders_and_a_late_vote() {
     let sights = [FOUND_AGAIN, BY_SETTLE, ABORTED, VOTES_LISTED, EXPIRED, LATE];
-    holds(three_leaders(), &sights, 34_842);
+    holds(three_leaders(), &sights, 22_310);
 }
 
 /// Three leaders, a late vote, and a ballot about the transaction by replica 3, which does not hold
@@ -176,7 +176,7 @@ fn three_leaders_a_late_vote_and_a_ballot() {
         EXPIRED,
         LATE,
     ];
-    holds(bounds, &sights, 1_041_977);
+    holds(bounds, &sights, 676_401);
 }
 
 /// The same with a ballot by replica 1, which holds the vote; replica 3 has never heard of the
@@ -193,7 +193,7 @@ fn three_leaders_a_late_vote_and_a_ballot_by_its_holder() {
         ..three_leaders()
     };
     let sights = [FOUND_AGAIN, BY_SETTLE, BALLOT_LISTED, EXPIRED, LATE];
-    holds(bounds, &sights, 367_772);
+    holds(bounds, &sights, 238_149);
 }
 
 /// Two leaders, a late vote, and a ballot by replica 3; everyone hears what was chosen. Left out:
@@ -207,7 +207,7 @@ fn two_leaders_a_late_vote_and_a_ballot() {
         ..three_leaders()
     };
     let sights = [FOUND_AGAIN, BALLOT_LISTED, BALLOT_ABORTED, EXPIRED, LATE];
-    holds(bounds, &sights, 894_214);
+    holds(bounds, &sights, 788_946);
 }
 
 /// One leader, while the branch applies the commit and says so; each Applied may be lost.
@@ -219,7 +219,7 @@ fn one_leader_while_the_branch_applies() {
         applies: true,
         ..base()
     };
-    holds(bounds, &[VOTES_LISTED, EXPIRED, FORGOTTEN], 48_675);
+    holds(bounds, &[VOTES_LISTED, EXPIRED, FORGOTTEN], 46_065);
 }
 
 /// One leader, and a ballot about the transaction by a replica that missed the opening of generation
@@ -247,7 +247,7 @@ fn two_leaders_and_two_branches() {
         ..base()
     };
     let sights = [FOUND_AGAIN, BY_SETTLE, ABORTED, VOTES_LISTED, EXPIRED, LATE];
-    holds(bounds, &sights, 17_398);
+    holds(bounds, &sights, 15_500);
 }
 
 /// Two leaders, and one of them crashes and comes back, at any point.
@@ -259,7 +259,7 @@ fn two_leaders_and_a_restart() {
         ..base()
     };
     let sights = [FOUND_AGAIN, BY_SETTLE, ABORTED, VOTES_LISTED, EXPIRED, LATE];
-    holds(bounds, &sights, 147_871);
+    holds(bounds, &sights, 106_088);
 }
 
 /// The membership has changed; an undecided transaction of generation 1 is settled: collected from

@@ -7,7 +7,7 @@ use crate::protocol::paxos::log::{LogMessage, LogRecord};
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::replica::Record;
 use crate::protocol::types::{
-    Applies, CommitId, Configuration, Entry, Generations, Listed, Outcome, Settle, Vote,
+    Applies, Branch, CommitId, Configuration, Entry, Generations, Listed, Outcome, Settle, Vote,
 };
 
 use super::{Facts, Instance, Violation};
@@ -245,6 +245,8 @@ impl Facts {
                 continue;
             }
             match (instance.chosen, instance.unapplied()) {
+                // Commit or Abort, nobody waits for it, and the list does not say which.
+                (None, _) if instance.is_read_only() => {}
                 (None, _) => instance.chosen = Some(Outcome::Abort),
                 (Some(Outcome::Commit), Some(branch)) => {
                     return Err(Violation::CommitForgotten { id: *id, branch });
@@ -259,7 +261,9 @@ impl Facts {
     pub(super) fn settle_unheard(&mut self, id: CommitId) {
         if self.control.now().is_settled(&id) && !self.control.listed.contains(&id) {
             let instance = self.instances.entry(id).or_default();
-            instance.chosen.get_or_insert(Outcome::Abort);
+            if !instance.is_read_only() {
+                instance.chosen.get_or_insert(Outcome::Abort);
+            }
         }
     }
 
@@ -393,8 +397,15 @@ impl Facts {
 }
 
 impl Instance {
+    /// Whether every branch voted `ReadOnly`.
+    fn is_read_only(&self) -> bool {
+        let read_only = |branch: &Branch| self.votes.contains(&(branch.clone(), Vote::ReadOnly));
+        let roster = self.roster.as_ref();
+        roster.is_some_and(|roster| roster.iter().all(read_only))
+    }
+
     /// A branch that voted `Prepared` and has not said that it applied the commit.
-    fn unapplied(&self) -> Option<crate::protocol::types::Branch> {
+    fn unapplied(&self) -> Option<Branch> {
         let mut votes = self.votes.iter();
         let waits =
             |(branch, vote): &&(_, Vote)| *vote == Vote::Prepared && !self.applied.contains(branch);

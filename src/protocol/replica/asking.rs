@@ -40,7 +40,7 @@ impl Replica {
             out.send(from.clone(), Message::Busy { id });
             return Ok(());
         }
-        let patience = self.vote_ticks(question.vote_timeout);
+        let patience = self.vote_ticks(question.vote_timeout, id.txn.generation);
         let instance = self.instance(id, patience);
         // Perhaps only the report was lost.
         if let Some((ballot, outcome)) = instance.acceptor.accepted() {
@@ -87,7 +87,7 @@ impl Replica {
         if !self.admits(from, id, out) {
             return Ok(());
         }
-        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        let patience = self.vote_ticks(self.config.vote_timeout_min, id.txn.generation);
         self.instance(id, patience).wait(waiter);
         if self.recovery.ballot(&id).is_none() {
             self.start_ballots(vec![id], out);

@@ -91,7 +91,9 @@ impl Replica {
         check_ballot(from, ballot, ids.len())?;
         self.recovery.on_round(ballot.round);
         let (mut reports, mut refused) = (Vec::new(), Vec::new());
-        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        let (min, generation) = (self.config.vote_timeout_min, ids.first());
+        let generation = generation.map_or(0, |id: &CommitId| id.txn.generation);
+        let patience = self.vote_ticks(min, generation);
         for id in ids {
             if self.answer(&Peer::Replica(from), None, id, out) || !self.may_join(from, &id) {
                 continue;
@@ -193,7 +195,8 @@ impl Replica {
         proposal: Decision,
         out: &mut Effects<Self>,
     ) -> Result<Outcome, Refusal> {
-        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        let min = self.config.vote_timeout_min;
+        let patience = self.vote_ticks(min, proposal.id.txn.generation);
         let Decision {
             id,
             outcome,
@@ -252,7 +255,7 @@ impl Replica {
     /// Sets the patience of an instance after an attempt of this replica: twice as long each time,
     /// and each replica another one, so that two that pre-empt each other come apart.
     fn back_off(&mut self, id: &CommitId) {
-        let turn = self.turn_ticks();
+        let turn = self.turn_ticks(id.txn.generation);
         let (retry, max) = (self.config.retry_ticks, self.config.retry_ticks_max);
         if let Some(instance) = self.instances.get_mut(id) {
             let doublings = instance.attempts.min(16);
@@ -294,6 +297,25 @@ impl Replica {
             if replica != self.config.id {
                 out.send(Peer::Replica(replica), message.clone());
             }
+        }
+    }
+}
+
+impl Replica {
+    /// To one of them at a time, in turns.
+    pub(super) fn send_to_one_other(
+        &self,
+        id: &CommitId,
+        turn: u32,
+        message: Message,
+        out: &mut Effects<Self>,
+    ) {
+        let acceptors = self.generations.who_knows(id.txn);
+        let all = acceptors.into_iter().flat_map(Acceptors::iter);
+        let others: Vec<ReplicaId> = all.filter(|id| *id != self.config.id).collect();
+        if !others.is_empty() {
+            let replica = others[turn as usize % others.len()];
+            out.send(Peer::Replica(replica), message);
         }
     }
 }

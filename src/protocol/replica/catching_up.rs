@@ -22,8 +22,12 @@ impl Replica {
     /// Asks `replica` for what it has learned and this one has not.
     pub(super) fn fetch(&self, replica: ReplicaId, out: &mut Effects<Self>) {
         let slot = self.generations.slot();
-        let fetch = Message::Fetch { slot, after: None };
-        out.send(Peer::Replica(replica), fetch);
+        // What is under way goes on where it is: a long list must not begin anew at each sign of
+        // life of the leader.
+        let under_way = self.fetching.as_ref();
+        let under_way = under_way.filter(|fetching| fetching.from == replica);
+        let after = under_way.and_then(Fetching::last);
+        out.send(Peer::Replica(replica), Message::Fetch { slot, after });
     }
 
     pub(super) fn on_fetch(
@@ -53,9 +57,10 @@ impl Replica {
             let unapplied = instance.to_apply()?;
             Some(Listed { id: *id, unapplied })
         });
-        let mut listed: Vec<Listed> = listed.take(LIST_MAX + 1).collect();
-        let more = listed.len() > LIST_MAX;
-        listed.truncate(LIST_MAX);
+        let page = self.config.list_max();
+        let mut listed: Vec<Listed> = listed.take(page + 1).collect();
+        let more = listed.len() > page;
+        listed.truncate(page);
         let state = Message::State {
             generations: self.generations.clone(),
             after,
@@ -78,8 +83,10 @@ impl Replica {
         if listed.len() > LIST_MAX {
             return Err(Rejection::TooLong);
         }
+        if generations.in_force().is_none() {
+            return Err(Rejection::DoesNotFollow);
+        }
         if !self.generations.is_older_than(&generations) {
-            self.fetching = None;
             return Ok(());
         }
         let mut fetching = match self.fetching.take() {
@@ -90,7 +97,12 @@ impl Replica {
                 listed: Vec::new(),
             },
             Some(fetching) if fetching.continues(from, &generations, after) => fetching,
-            // A page of something else: it went on in between, or this one came late.
+            // The other one went on in between: from its first page again.
+            Some(old) if old.from == from && old.generations.is_older_than(&generations) => {
+                self.fetch(from, out);
+                return Ok(());
+            }
+            // A page that came late.
             other => {
                 self.fetching = other;
                 return Ok(());
@@ -138,11 +150,12 @@ impl Replica {
         if before.latest() != self.generations.latest() {
             self.opened();
         }
+        if before.closed() != self.generations.closed() {
+            self.closed_age = 0;
+        }
         self.forgetting = None;
         if let Some(asked) = self.operator.take() {
-            let latest = self.generations.latest();
-            let declined = Declined::Changed { latest };
-            out.send(asked.peer, Message::Declined(declined));
+            out.send(asked.peer, Message::Declined(Declined::LostSight));
         }
         self.announce_generations(out);
         self.look_whether_removed(&before, out);

@@ -49,8 +49,15 @@ pub struct ReplicaConfig {
     pub grace_ticks: u32,
     /// Ticks until an unanswered question about a frozen generation is asked again.
     pub collect_ticks: u32,
-    /// The most commits that one `Settle` lists, at most [`LIST_MAX`].
+    /// The most commits that one `Settle` lists, and one page of a state: 1 to [`LIST_MAX`].
     pub list_max: usize,
+}
+
+impl ReplicaConfig {
+    /// The length of lists: one of none would forget commits.
+    pub(super) fn list_max(&self) -> usize {
+        self.list_max.clamp(1, LIST_MAX)
+    }
 }
 
 impl ReplicaConfig {

@@ -1,7 +1,7 @@
 //! The control log: this replica's part in it, and what its entries come to.
 
 use crate::protocol::effects::Effects;
-use crate::protocol::message::{Declined, Message};
+use crate::protocol::message::Message;
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::paxos::log::{LogEffects, LogMessage, LogRefusal, To};
 use crate::protocol::types::{Applies, Branch, CommitId, Entry, Generations, Openness, Peer};
@@ -63,6 +63,9 @@ impl Replica {
             self.fetch(from, out);
             return Ok(());
         };
+        if message.slot() == log.slot() && !self.generations.may_follow(message.entry()) {
+            return Err(Rejection::DoesNotFollow);
+        }
         let mut effects = LogEffects::default();
         let result = log.on_message(from, message, &mut effects);
         if !log.is_leading() {
@@ -183,7 +186,6 @@ impl Replica {
     fn lead(&mut self, out: &mut Effects<Self>) {
         if !self.is_leading() {
             self.forgetting = None;
-            self.declined_all(out);
             return;
         }
         self.forget(out);
@@ -199,14 +201,5 @@ impl Replica {
         let proposed = log.propose(entry, &mut effects);
         self.take_log(effects, out);
         proposed
-    }
-
-    /// An operator whose entry was lost to another leader is told to look again.
-    fn declined_all(&mut self, out: &mut Effects<Self>) {
-        if let Some(asked) = self.operator.take() {
-            let leader = self.log.as_ref().and_then(|log| log.leader());
-            let declined = Declined::NotLeader { leader };
-            out.send(asked.peer, Message::Declined(declined));
-        }
     }
 }

@@ -69,7 +69,9 @@ impl Replica {
         let after = horizon.filter(|after| after.txn.generation == generation);
         let current = self.forgetting.as_ref();
         if current.is_none_or(|it| it.generation != generation || it.after != after) {
-            if !self.is_quiet(generation) {
+            // The slot must be free: an entry that was found in it may settle part of this.
+            let free = self.log.as_ref().is_some_and(|log| log.is_free());
+            if !free || !self.is_quiet(generation) {
                 return;
             }
             self.forgetting = Some(Forgetting {
@@ -88,9 +90,12 @@ impl Replica {
     fn is_quiet(&self, generation: u32) -> bool {
         let last = Generations::last_id(generation);
         let mut under_way = self.instances.range(..=last);
+        // One who does not decide the generation knows nothing of what is under way in it.
+        let decides = self.generations.acceptors(generation);
+        let decides = decides.is_some_and(|acceptors| acceptors.contains(self.config.id));
         self.closed_age >= self.config.grace_ticks
             || self.frozen.contains(&generation)
-            || under_way.all(|(_, instance)| instance.phase != Phase::Undecided)
+            || decides && under_way.all(|(_, instance)| instance.phase != Phase::Undecided)
     }
 
     /// Asks those who have not answered, when it is time.
@@ -194,7 +199,7 @@ impl Replica {
 
     /// When every id is resolved, the list is made.
     fn finish_collecting(&mut self, out: &mut Effects<Self>) {
-        let list_max = self.config.list_max;
+        let list_max = self.config.list_max();
         if let Some(forgetting) = &mut self.forgetting
             && let Stage::Collecting(collecting) = &mut forgetting.stage
             && collecting.open.is_empty()
@@ -290,6 +295,10 @@ impl Collecting {
     fn take(&mut self, from: ReplicaId, record: Frozen) {
         let Frozen { report, decided } = record;
         let id = report.id;
+        if decided == Some((Outcome::Commit, Waits::None)) {
+            // Another one has still to hear that nobody waits.
+            self.commits.retain(|listed| listed.id != id);
+        }
         let Some(attempt) = self.open.get_mut(&id) else {
             return;
         };

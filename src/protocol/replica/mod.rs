@@ -105,6 +105,8 @@ pub enum Rejection {
     TooLong,
     /// Sender or receiver is none of the generation's replicas.
     NotItsGeneration,
+    /// An entry of the control log does not follow from those before it.
+    DoesNotFollow,
 }
 
 /// A coordinator replica. See the [module](self).
@@ -365,18 +367,18 @@ impl Replica {
     }
 
     /// Ticks until this replica starts a ballot: the timeout, then its turn.
-    fn vote_ticks(&self, vote_timeout: Duration) -> u32 {
+    fn vote_ticks(&self, vote_timeout: Duration, generation: u32) -> u32 {
         let (min, max) = (self.config.vote_timeout_min, self.config.vote_timeout_max);
         let timeout = vote_timeout.min(max).max(min).as_nanos();
         let ticks = timeout.div_ceil(self.config.tick.as_nanos().max(1));
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
-        ticks.saturating_add(self.turn_ticks()).max(1)
+        ticks.saturating_add(self.turn_ticks(generation)).max(1)
     }
 
     /// Ticks that this replica waits for those before it in the configuration.
-    fn turn_ticks(&self) -> u32 {
-        let configuration = self.generations.in_force();
-        let index = configuration.and_then(|it| it.acceptors().index_of(self.config.id));
+    fn turn_ticks(&self, generation: u32) -> u32 {
+        let acceptors = self.generations.acceptors(generation);
+        let index = acceptors.and_then(|acceptors| acceptors.index_of(self.config.id));
         let index = index.map_or(0, |index| index as u32);
         self.config.stagger_ticks.saturating_mul(index)
     }

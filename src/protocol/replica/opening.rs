@@ -4,7 +4,7 @@
 use crate::protocol::effects::Effects;
 use crate::protocol::message::{Declined, Message};
 use crate::protocol::types::{
-    CommitId, Configuration, Entry, Generations, Open, Peer, UNSETTLED_MAX,
+    Branch, CommitId, Configuration, Entry, Generations, Open, Peer, UNSETTLED_MAX,
 };
 
 use super::instance::Phase;
@@ -51,7 +51,7 @@ impl Replica {
 
     fn next_open(&self, configuration: Configuration) -> Entry {
         Entry::Open(Open {
-            generation: self.generations.latest() + 1,
+            generation: self.generations.latest().saturating_add(1),
             configuration,
         })
     }
@@ -77,14 +77,21 @@ impl Replica {
         id: CommitId,
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
-        let listed = self.generations.is_settled(&id) && self.instances.contains_key(&id);
-        let result = if listed {
-            Ok(())
-        } else {
-            Err(Declined::NotListed(id))
-        };
+        let result = self.check_release(id);
         self.propose_for(from, Entry::Release { id }, result, out);
         Ok(())
+    }
+
+    /// A branch that comes back after its commit was let go would take it for an abort.
+    fn check_release(&self, id: CommitId) -> Result<(), Declined> {
+        let instance = self.instances.get(&id);
+        let listed = instance.filter(|_| self.generations.is_settled(&id));
+        let waiting = listed.ok_or(Declined::NotListed(id))?.unapplied();
+        let is_here = |branch: &Branch| self.directory.contains_key(&branch.participant);
+        match waiting.into_iter().find(is_here) {
+            Some(branch) => Err(Declined::Connected(branch.participant)),
+            None => Ok(()),
+        }
     }
 
     fn check_reconfigure(&self, latest: u32, next: &Configuration) -> Result<(), Declined> {
@@ -140,7 +147,8 @@ impl Replica {
         self.propose(entry, out);
     }
 
-    /// The slot of an operator's entry is decided: for it, or for another one.
+    /// The slot of an operator's entry is decided: for it, or for another one. (Before that nothing
+    /// is certain, whoever leads: the next leader may find the entry and get it chosen.)
     pub(super) fn answer_operator(&mut self, slot: u64, entry: &Entry, out: &mut Effects<Self>) {
         let Some(asked) = self.operator.take_if(|asked| asked.slot <= slot) else {
             return;

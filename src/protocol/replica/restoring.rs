@@ -175,7 +175,7 @@ impl Replica {
     }
 
     fn restored(&mut self, id: CommitId, roster: Option<Roster>) -> &mut Instance {
-        let patience = self.vote_ticks(self.config.vote_timeout_min);
+        let patience = self.vote_ticks(self.config.vote_timeout_min, id.txn.generation);
         let instance = self.instances.entry(id);
         let instance = instance.or_insert_with(|| Instance::new(None, patience));
         if instance.roster.is_none() {

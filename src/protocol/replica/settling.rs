@@ -201,6 +201,10 @@ impl Replica {
             self.undecided -= 1;
             self.recovery.end(&id);
         }
+        // Its branches may have said so before it was known here that it is a commit.
+        if self.instances.get(&id).is_some_and(Instance::is_applied) {
+            self.finish(id, Outcome::Commit, Source::Told, out);
+        }
     }
 
     /// Another replica has settled `id`, and lists it not. Then either this one has still to learn
@@ -267,7 +271,7 @@ impl Replica {
                     outcome: Outcome::Commit,
                     unapplied,
                 };
-                self.send_to_others(&id, &Message::Decided(decision), out);
+                self.send_to_one_other(&id, turn, Message::Decided(decision), out);
             }
             for branch in self.instances[&id].unapplied() {
                 if let Some(session) = self.session_for(&branch, turn) {

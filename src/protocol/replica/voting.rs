@@ -36,7 +36,7 @@ impl Replica {
             out.send(from.clone(), Message::Busy { id: begin.id });
             return Ok(());
         }
-        let patience = self.vote_ticks(begin.vote_timeout);
+        let patience = self.vote_ticks(begin.vote_timeout, begin.id.txn.generation);
         let instance = self.instance(begin.id, patience);
         instance.told_timeout(patience);
         instance.roster.get_or_insert_with(|| begin.roster.clone());
@@ -85,8 +85,9 @@ impl Replica {
             out.send(from.clone(), Message::Busy { id: cast.id });
             return Ok(());
         }
-        let patience = self.vote_ticks(cast.vote_timeout);
-        let exchange = self.exchange_ticks();
+        let generation = cast.id.txn.generation;
+        let patience = self.vote_ticks(cast.vote_timeout, generation);
+        let exchange = self.exchange_ticks(generation);
         let instance = self.instance(cast.id, patience);
         instance.told_timeout(patience);
         instance.roster.get_or_insert_with(|| cast.roster.clone());
@@ -144,8 +145,9 @@ impl Replica {
     }
 
     /// Ticks until this replica asks the others whether Commit at ballot 0 is chosen.
-    fn exchange_ticks(&self) -> u32 {
-        self.config.exchange_ticks.saturating_add(self.turn_ticks())
+    fn exchange_ticks(&self, generation: u32) -> u32 {
+        let turn = self.turn_ticks(generation);
+        self.config.exchange_ticks.saturating_add(turn)
     }
 
     /// The roster must be the one that the commit id names. A digest is computed once per instance.

@@ -166,6 +166,8 @@ impl Plan {
         let save_min = rng.u64(10..500);
         let turning = chance(rng, 0.6);
         let slow = turning && rng.bool();
+        // Generations that turn fast and are settled at once, in the midst of the load.
+        let hasty = turning && rng.bool();
         Plan {
             fair: false,
             participants,
@@ -204,13 +206,17 @@ impl Plan {
             pause_weight: rng.u32(0..3),
             membership_weight: if turning { rng.u32(0..3) } else { 0 },
             dead_participant: turning && participants > 1 && chance(rng, 0.15),
-            generation_ticks: if turning { rng.u32(4..60) } else { 0 },
+            generation_ticks: match (turning, hasty) {
+                (false, _) => 0,
+                (true, false) => rng.u32(4..60),
+                (true, true) => rng.u32(2..12),
+            },
             generation_transactions_max: if chance(rng, 0.3) {
                 rng.u64(5..50)
             } else {
                 u64::MAX
             },
-            grace_ticks: rng.u32(0..20),
+            grace_ticks: rng.u32(0..if hasty { 4 } else { 20 }),
             list_max: if rng.bool() { 256 } else { rng.usize(1..4) },
             clock_min: rng.u32(50..=100),
             clock_max: rng.u32(100..=200),

@@ -255,7 +255,8 @@ impl World {
                 // What no longer stands prepared below the horizon has had its outcome.
                 let proof = resource.markers.contains(&entry) || resource.settled >= Some(id);
                 resource.markers.insert(entry);
-                if !was_prepared && !(was_committed && proof) {
+                let knows = was_prepared || (was_committed && proof);
+                if !knows {
                     let text = format!("{id}: {branch} told to commit, and is not prepared");
                     self.check(Err::<(), _>(text));
                 }

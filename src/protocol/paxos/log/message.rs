@@ -86,6 +86,24 @@ impl<E> LogMessage<E> {
         }
     }
 
+    /// The entry that it proposes or tells.
+    pub fn entry(&self) -> Option<&E> {
+        match self {
+            LogMessage::Accept { entry, .. }
+            | LogMessage::Chosen { entry, .. }
+            | LogMessage::Promise {
+                accepted: Some((_, entry)),
+                ..
+            } => Some(entry),
+            LogMessage::Prepare { .. }
+            | LogMessage::Promise { accepted: None, .. }
+            | LogMessage::Accepted { .. }
+            | LogMessage::Nack { .. }
+            | LogMessage::Lead { .. }
+            | LogMessage::Following { .. } => None,
+        }
+    }
+
     /// Whether it says that its sender knows no more than the slots before this one.
     pub(super) fn is_request(&self) -> bool {
         match self {

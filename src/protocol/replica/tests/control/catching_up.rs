@@ -241,3 +241,60 @@ fn a_state_stands_for_all_entries_before_it() {
     let out = rig.hear(replica(2), freeze(2));
     assert_eq!(out.save, [], "it was frozen before");
 }
+
+#[test]
+fn a_list_under_way_goes_on_and_begins_anew_only_with_newer_generations() {
+    let mut rig = away();
+    rig.hear(replica(1), page(None, &[1, 4], true));
+    let lives = |from: u32| {
+        let ballot = ballot(1, from);
+        log(LogMessage::Lead { slot: 4, ballot })
+    };
+    let next = Message::Fetch {
+        slot: 0,
+        after: Some(id(4)),
+    };
+    assert_eq!(rig.hear(replica(1), lives(1)), sends([(replica(1), next)]));
+    let anew = sends([(replica(3), fetch(0))]);
+    assert_eq!(rig.hear(replica(3), lives(3)), anew, "of another one");
+    let mut entries = with_fourth();
+    entries.push(open(5, &[1, 2, 3]));
+    let newer = Message::State {
+        generations: generations(&entries),
+        after: Some(id(4)),
+        listed: vec![listed(5)],
+        more: false,
+    };
+    let anew = sends([(replica(1), fetch(0))]);
+    assert_eq!(rig.hear(replica(1), newer), anew);
+}
+
+#[test]
+fn a_state_without_generations_is_none() {
+    let mut rig = Rig::new(1);
+    let nothing_at_all = Message::State {
+        generations: Generations::default(),
+        after: None,
+        listed: Vec::new(),
+        more: false,
+    };
+    let refused = rejected(replica(2), Rejection::DoesNotFollow);
+    assert_eq!(rig.hear(replica(2), nothing_at_all), refused);
+}
+
+#[test]
+fn a_generation_that_does_not_follow_is_refused() {
+    let mut rig = Rig::new(1);
+    let refused = rejected(replica(2), Rejection::DoesNotFollow);
+    for generation in [0, 1, 3, u32::MAX] {
+        let entry = open(generation, &[2]);
+        assert_eq!(rig.hear(replica(2), learn(0, entry.clone())), refused);
+        let ballot = ballot(1, 2);
+        let accept = log(LogMessage::Accept {
+            slot: 0,
+            ballot,
+            entry,
+        });
+        assert_eq!(rig.hear(replica(2), accept), refused);
+    }
+}

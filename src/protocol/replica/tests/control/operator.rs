@@ -191,20 +191,57 @@ fn an_entry_that_lost_its_slot_is_not_proposed_again() {
     rig.hear(replica(2), fetch(9));
 }
 
-#[test]
-fn who_leads_no_more_sends_the_operator_on() {
+/// A leader that wanted a new generation, and leads no more.
+fn deposed() -> Rig {
     let mut rig = first();
     rig.hear(operator(), reconfigure(1, &[1, 2, 3]));
     let ballot = ballot(4, 2);
     rig.hear(replica(2), log(LogMessage::Lead { slot: 0, ballot }));
-    // It is its turn at once, and then nobody is known to lead.
-    let out = rig.tick();
-    let leader = None;
-    let told = (
-        operator(),
-        Message::Declined(Declined::NotLeader { leader }),
+    let to_operator = |out: Effects<Replica>| out.send.iter().any(|(to, _)| *to == operator());
+    assert!(
+        !to_operator(rig.tick()),
+        "the next leader may find the entry"
     );
-    assert!(out.send.contains(&told), "{out:?}");
+    rig
+}
+
+#[test]
+fn who_leads_no_more_answers_when_the_slot_is_decided() {
+    let mut rig = deposed();
+    let out = rig.hear(replica(2), learn(0, open(2, &[1, 2, 3])));
+    let done = Message::Announce(generations(&[open(2, &[1, 2, 3])]));
+    assert_eq!(out.send, [(operator(), done)]);
+    let mut rig = deposed();
+    let out = rig.hear(replica(2), learn(0, open(2, &[1, 2, 4])));
+    let changed = Message::Declined(Declined::Changed { latest: 2 });
+    assert_eq!(out.send, [(operator(), changed)]);
+    let mut rig = deposed();
+    let out = rig.hear(replica(2), state(&third(), []));
+    let lost = Message::Declined(Declined::LostSight);
+    assert_eq!(out.send, [(operator(), lost)]);
+}
+
+#[test]
+fn what_a_connected_participant_will_apply_is_not_released() {
+    let [second, third] = third();
+    let entries = [second, third, settle(&[1])];
+    let mut rig = Rig::with(leading([]).config, chosen_all(&entries));
+    rig.tick();
+    for from in [2, 3] {
+        let promise = log(LogMessage::Promise {
+            slot: 3,
+            ballot: ballot(1, 1),
+            accepted: None,
+        });
+        rig.hear(replica(from), promise);
+    }
+    rig.connect(session("b", 9));
+    let release = || Message::Release { id: id(1) };
+    let connected = Declined::Connected("b".parse().unwrap());
+    assert_eq!(rig.hear(operator(), release()), declined(connected));
+    rig.hear(b(), applied(id(1), branch("b", 1)));
+    let out = rig.hear(operator(), release());
+    assert_eq!(out.send.len(), 3, "it waits for a alone");
 }
 
 #[test]

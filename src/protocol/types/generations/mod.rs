@@ -1,5 +1,8 @@
 //! Generations: which are open, on which configuration each runs, and what is settled.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,7 @@ pub const UNSETTLED_MAX: usize = 16;
 /// Replicas hold it and tell it to everyone who connects; it is all that a client needs to know of
 /// the cluster. Of two, the one with the higher [slot](Self::slot) is the newer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Told")]
 pub struct Generations {
     slot: u64,
     /// The generations that are not settled; the last is the latest.
@@ -40,6 +44,56 @@ pub enum Openness {
     Closed,
     /// It has come to its end.
     Settled,
+}
+
+/// Generations as a peer tells them, not checked yet.
+#[derive(Deserialize)]
+struct Told {
+    slot: u64,
+    unsettled: BTreeMap<u32, Configuration>,
+    horizon: Option<CommitId>,
+    highest: u32,
+}
+
+/// Why a peer's generations were refused: no entries of a log come to that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 1 to {UNSETTLED_MAX} consecutive generations after the settled ones")]
+pub struct GenerationsError;
+
+impl TryFrom<Told> for Generations {
+    type Error = GenerationsError;
+
+    fn try_from(told: Told) -> Result<Self, GenerationsError> {
+        let Told {
+            slot,
+            unsettled,
+            horizon,
+            highest,
+        } = told;
+        let generations = Generations {
+            slot,
+            unsettled,
+            horizon,
+            highest,
+        };
+        let (oldest, latest) = (generations.oldest(), generations.latest());
+        let count = generations.unsettled.len();
+        let nothing = generations == Generations::default();
+        let consecutive = u64::from(latest) + 1 == u64::from(oldest) + count as u64;
+        let is_known = |id: ReplicaId| id.0 <= highest;
+        let right = (1..=UNSETTLED_MAX).contains(&count)
+            && oldest > 0
+            && latest < u32::MAX
+            && slot < u64::MAX
+            && consecutive
+            && generations.replicas().into_iter().all(is_known)
+            && horizon.is_none_or(|horizon| horizon < Self::last_id(oldest));
+        if nothing || right {
+            Ok(generations)
+        } else {
+            Err(GenerationsError)
+        }
+    }
 }
 
 /// Whether an entry of the log has any effect.
@@ -190,7 +244,7 @@ impl Generations {
     pub fn apply(&mut self, entry: &Entry) -> Applies {
         self.slot = self.slot.saturating_add(1);
         match entry {
-            Entry::Open(open) if Some(open.generation) == self.latest().checked_add(1) => {
+            Entry::Open(open) if self.may_follow(Some(entry)) => {
                 self.open(open.clone());
                 Applies::Yes
             }
@@ -209,12 +263,30 @@ impl Generations {
         }
     }
 
-    /// Whether it moves the horizon onwards, within a generation that is closed.
+    /// Whether it moves the horizon onwards, within a generation that is closed, and lists nothing
+    /// else.
     fn follows(&self, settle: &Settle) -> bool {
-        let Settle { after, through, .. } = settle;
+        let Settle {
+            after,
+            through,
+            unfinished,
+        } = settle;
+        let in_range = |id: CommitId| Some(id) > self.horizon && id <= *through;
         *after == self.horizon
             && Some(*through) > self.horizon
             && self.closed() == Some(through.txn.generation)
+            && unfinished.iter().all(|listed| in_range(listed.id))
+    }
+
+    /// Whether a correct replica could propose `entry` next: a generation follows the latest.
+    pub(crate) fn may_follow(&self, entry: Option<&Entry>) -> bool {
+        match entry {
+            Some(Entry::Open(open)) => {
+                let next = self.latest().checked_add(1);
+                next == Some(open.generation) && self.unsettled.len() < UNSETTLED_MAX
+            }
+            Some(Entry::Settle(_) | Entry::Release { .. }) | None => true,
+        }
     }
 
     fn open(&mut self, open: Open) {

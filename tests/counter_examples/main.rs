@@ -1,6 +1,9 @@
 //! Counter-examples that a review of the protocol and of its judges found. Each asserts what holds
 //! now; each failed before the fix.
 
+mod forgetting;
+mod log;
+
 use std::time::Duration;
 
 use paxos_commit::protocol::invariant::Facts;
