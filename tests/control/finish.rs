@@ -9,7 +9,7 @@ use paxos_commit::protocol::replica::{Replica, ReplicaTimer};
 use paxos_commit::protocol::types::{CommitId, Outcome, Peer};
 use paxos_commit::protocol::{Effects, Host, Input};
 
-use crate::cast::{REPLICAS, branch, first, index_of, replica_peer, session_peer};
+use crate::cast::{OPERATOR, REPLICAS, branch, first, index_of, replica_peer, session_peer};
 use crate::state::{NOBODY, State, bits};
 use crate::tables::{Envelope, Tables};
 
@@ -82,6 +82,7 @@ impl<'t> Run<'t> {
             }
             if tick % VOTE_TICKS == 0 {
                 self.vote_again();
+                self.open_again();
             }
             for index in 0..REPLICAS {
                 self.feed(index, Input::Timeout(ReplicaTimer::Tick));
@@ -117,6 +118,25 @@ impl<'t> Run<'t> {
                 let from = session_peer(index);
                 let votes = to_all.map(|to| (from.clone(), to, vote.clone()));
                 self.messages.extend(votes);
+            }
+        }
+    }
+
+    /// An operator asks again for the generation that closes the first one. (An `Open` that lost its
+    /// slot is built anew, by time or by an operator; time opens none here.)
+    fn open_again(&mut self) {
+        for index in 0..REPLICAS {
+            let Some(replica) = &self.replicas[index] else {
+                continue;
+            };
+            let generations = replica.generations();
+            if let (2, Some(configuration)) = (generations.latest(), generations.in_force()) {
+                let message = Message::Reconfigure {
+                    latest: 2,
+                    configuration: configuration.clone(),
+                };
+                let from = OPERATOR;
+                self.feed(index, Input::Message { from, message });
             }
         }
     }

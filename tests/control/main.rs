@@ -98,7 +98,7 @@ fn base() -> Bounds {
         moves: false,
         answers: Answers::AtOnce,
         news: true,
-        sample: 512,
+        sample: 8,
         plant: None,
     }
 }

@@ -149,7 +149,11 @@ fn finds_a_participant_that_votes_again_after_restart() {
 
 #[test]
 fn finds_a_session_that_forgets_what_it_voted() {
-    is_found(Plant::SessionForgets, 200, &[TWO_VOTES, RAN_TWICE]);
+    is_found(
+        Plant::SessionForgets,
+        200,
+        &[TWO_VOTES, RAN_TWICE, TWO_OUTCOMES],
+    );
 }
 
 #[test]
