@@ -12,9 +12,9 @@
 //! what all of them leave out: more than one transaction, more than one ballot of a replica in the
 //! log and one in the transaction, refusals and signs of life, and time but for what a leader needs.
 //!
-//! In every state [`judge`] holds the invariants. From a sample of states, by their hash, and from
-//! the same with each replica down for good, a fair run must bring every branch to its outcome and
-//! leave nothing behind ([`finish`]).
+//! In every state [`judge`] holds the invariants. From every state, and from the same with each
+//! replica down for good, a fair run must bring every branch to its outcome and leave nothing behind
+//! ([`finish`]).
 
 mod bounds;
 mod cast;
@@ -98,7 +98,7 @@ fn base() -> Bounds {
         moves: false,
         answers: Answers::AtOnce,
         news: true,
-        sample: 8,
+        sample: 1,
         plant: None,
     }
 }
