@@ -65,15 +65,15 @@ impl Replica {
             self.forgetting = None;
             return;
         }
-        let horizon = self.generations.horizon();
-        let after = horizon.filter(|after| after.txn.generation == generation);
-        let current = self.forgetting.as_ref();
-        if current.is_none_or(|it| it.generation != generation || it.after != after) {
+        // (Whatever moves the horizon ends what was being collected before.)
+        if self.forgetting.is_none() {
             // The slot must be free: an entry that was found in it may settle part of this.
             let free = self.log.as_ref().is_some_and(|log| log.is_free());
             if !free || !self.is_quiet(generation) {
                 return;
             }
+            let horizon = self.generations.horizon();
+            let after = horizon.filter(|after| after.txn.generation == generation);
             self.forgetting = Some(Forgetting {
                 generation,
                 after,

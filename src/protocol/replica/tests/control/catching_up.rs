@@ -1,6 +1,7 @@
 //! What a replica that was away takes over, and what it tells those who were.
 
 use super::*;
+use crate::protocol::types::LIST_MAX;
 
 fn with_fourth() -> Vec<Entry> {
     let [second, third] = third();
@@ -143,7 +144,7 @@ fn pages_are_taken_over_together_or_not_at_all() {
 
 #[test]
 fn a_long_list_is_sent_in_pages() {
-    let sequences: Vec<u32> = (0..crate::protocol::types::LIST_MAX as u32 + 1).collect();
+    let sequences: Vec<u32> = (0..LIST_MAX as u32 + 1).collect();
     let entries: Vec<Entry> = {
         let [second, third] = third();
         vec![second, third, settle(&sequences)]
@@ -297,4 +298,63 @@ fn a_generation_that_does_not_follow_is_refused() {
         });
         assert_eq!(rig.hear(replica(2), accept), refused);
     }
+}
+
+#[test]
+fn a_page_that_is_just_full_is_the_last() {
+    let sequences: Vec<u32> = (0..LIST_MAX as u32).collect();
+    let [second, third] = third();
+    let entries = [second, third, settle(&sequences)];
+    let mut rig = knowing(1, &entries, []);
+    let full: Vec<Listed> = sequences.into_iter().map(listed).collect();
+    let told = state(&entries, full);
+    assert_eq!(
+        rig.hear(replica(2), fetch(0)),
+        sends([(replica(2), told.clone())])
+    );
+    let mut rig = Rig::new(2);
+    rig.hear(replica(1), told);
+    assert_eq!(
+        rig.replica.listed().count(),
+        LIST_MAX,
+        "as long as a page may be"
+    );
+}
+
+#[test]
+fn what_is_news_in_a_list_is_taken_over() {
+    let mut rig = away();
+    rig.hear(replica(1), state(&with_fourth(), [listed(1), listed(9)]));
+    let known: Vec<CommitId> = rig.replica.listed().copied().collect();
+    assert_eq!(
+        known,
+        [id(1), id(9)],
+        "one that it holds a vote of, one unheard of"
+    );
+    let mut entries = with_fourth();
+    entries.push(open(5, &[1, 2, 3]));
+    rig.hear(replica(1), state(&entries, [listed(1), listed(9)]));
+    assert_eq!(rig.replica.listed().count(), 2, "and stays");
+}
+
+#[test]
+fn ages_begin_anew_with_what_a_state_brings() {
+    let aged = |rig: &mut Rig| {
+        for _ in 0..5 {
+            rig.tick();
+        }
+        (rig.replica.generation_age, rig.replica.closed_age)
+    };
+    let ages = |rig: &Rig| (rig.replica.generation_age, rig.replica.closed_age);
+    // A new generation, and by it the first one is closed.
+    let mut rig = knowing(1, &third()[..1], []);
+    assert_eq!(aged(&mut rig), (5, 5));
+    rig.hear(replica(2), state(&third(), []));
+    assert_eq!(ages(&rig), (0, 0));
+    // A part is settled: neither the latest nor the oldest has changed.
+    assert_eq!(aged(&mut rig), (5, 5));
+    let [second, third] = third();
+    let part = [second, third, settle_through(id(7), &[])];
+    rig.hear(replica(2), state(&part, []));
+    assert_eq!(ages(&rig), (5, 5));
 }

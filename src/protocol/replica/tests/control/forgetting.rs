@@ -385,3 +385,42 @@ fn a_settle_that_does_not_follow_changes_nothing() {
     rig.hear(replica(1), learn(1, settle(&[])));
     assert_eq!(rig.replica.remembered(), 5, "the generation is not closed");
 }
+
+#[test]
+fn what_is_frozen_waits_for_no_grace() {
+    let votes = [vote_record(1, 0, Prepared, Some(ab())), FROZEN];
+    let mut rig = leading(votes);
+    assert_eq!(rig.wait(), (1, sends(to(all(), freeze(1)))));
+}
+
+/// A leader that does not decide the generation sees nothing of what is under way in it.
+#[test]
+fn who_cannot_see_what_is_under_way_grants_the_whole_grace() {
+    let entries = [open(2, &[2, 3, 4]), open(3, &[2, 3, 4])];
+    let state = Record::State {
+        generations: generations(&entries),
+        listed: Vec::new(),
+    };
+    let config = ReplicaConfig {
+        id: ReplicaId(4),
+        genesis: None,
+        grace_ticks: 10,
+        ..leading([]).config
+    };
+    let mut rig = Rig::with(config, vec![state]);
+    rig.tick();
+    for from in [2, 3] {
+        let promise = log(LogMessage::Promise {
+            slot: 2,
+            ballot: ballot(1, 4),
+            accepted: None,
+        });
+        rig.hear(replica(from), promise);
+    }
+    assert!(rig.replica.is_leading());
+    assert_eq!(
+        rig.wait(),
+        (9, sends(to(all(), freeze(1)))),
+        "one has passed"
+    );
+}

@@ -210,3 +210,17 @@ fn only_those_who_decide_a_generation_freeze_it() {
     let refused = rejected(replica(9), Rejection::NotFromSuchAPeer);
     assert_eq!(rig.hear(replica(9), freeze(1)), refused);
 }
+
+#[test]
+fn a_page_may_be_full() {
+    let ids: Vec<CommitId> = (0..BATCH_MAX as u32).map(id).collect();
+    let mut rig = closed(2, []);
+    assert_eq!(rig.hear(replica(1), collect(&ids)).send.len(), 1);
+    let held: Vec<Frozen> = ids.iter().map(|id| holds(report(*id), None)).collect();
+    assert_eq!(rig.hear(replica(1), collected(held)), nothing());
+    let mut rig = leading([]);
+    rig.wait();
+    assert_eq!(rig.hear(replica(3), frozen(1, &ids, false)), nothing());
+    let asks = sends(to(all(), collect(&ids)));
+    assert_eq!(rig.hear(replica(2), frozen(1, &ids, false)), asks);
+}
