@@ -362,7 +362,7 @@ fn messages_to_settle(finished: u64) -> u64 {
 #[test]
 fn settling_takes_no_more_messages_for_more_finished_transactions() {
     let few = messages_to_settle(1_000);
-    let many = messages_to_settle(10_000);
+    let many = messages_to_settle(100_000);
     assert_eq!(few, many);
     assert_eq!(few, 4 * 3, "two questions to each replica, two answers");
 }
