@@ -40,6 +40,8 @@ mod resource;
 pub mod stats;
 mod world;
 
+use std::panic::catch_unwind;
+
 use fastrand::Rng;
 
 use plan::{Plan, Weather};
@@ -51,19 +53,25 @@ use world::World;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub seed: u64,
-    /// Virtual time.
-    pub at_us: u64,
+    /// Virtual time, if it is known.
+    pub at_us: Option<u64>,
     pub what: String,
+    /// The bug that was planted, if one was: a replay has none.
+    pub plant: Option<Plant>,
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "seed {} at {} us: {}", self.seed, self.at_us, self.what)?;
-        write!(
-            f,
-            "\nreplay: cargo run --release --example simulate -- --replay {}",
-            self.seed
-        )
+        write!(f, "seed {}", self.seed)?;
+        if let Some(at_us) = self.at_us {
+            write!(f, " at {at_us} us")?;
+        }
+        write!(f, ": {}", self.what)?;
+        if let Some(plant) = self.plant {
+            return write!(f, " (planted: {plant:?})");
+        }
+        let command = "cargo run --release --example simulate -- --replay";
+        write!(f, "\nreplay: {command} {}", self.seed)
     }
 }
 
@@ -84,13 +92,30 @@ pub fn run(seed: u64, weather: Weather, options: Options) -> Result<Stats, Failu
     run_plan(seed, rng, plan, options)
 }
 
-/// Runs one plan.
+/// Runs one plan. An assertion of the product that fails is a find, too, and must name its seed.
 pub fn run_plan(seed: u64, rng: Rng, plan: Plan, options: Options) -> Result<Stats, Failure> {
-    let mut world = World::new(rng, plan, options);
-    world.run().map_err(|what| Failure {
+    let plant = options.plant;
+    let failure = |at_us, what| Failure {
         seed,
-        at_us: world.now,
+        at_us,
         what,
-    })?;
-    Ok(world.stats)
+        plant,
+    };
+    let result = catch_unwind(move || {
+        let mut world = World::new(rng, plan, options);
+        match world.run() {
+            Ok(()) => Ok(world.stats),
+            Err(what) => Err((world.now, what)),
+        }
+    });
+    match result {
+        Ok(Ok(stats)) => Ok(stats),
+        Ok(Err((now, what))) => Err(failure(Some(now), what)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+            let text = text.unwrap_or_else(|| "(no message)".into());
+            Err(failure(None, format!("an assertion failed: {text}")))
+        }
+    }
 }
