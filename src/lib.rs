@@ -25,4 +25,5 @@
 //!
 //! Start reading in [`protocol`].
 
+pub mod participant;
 pub mod protocol;

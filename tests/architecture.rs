@@ -4,7 +4,68 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each part of `src/` may import from the others, by the first name of the path.
-const LAYERS: &[(&str, &[&str])] = &[("protocol", &["protocol"]), ("lib", &["protocol"])];
+const LAYERS: &[(&str, &[&str])] = &[
+    ("protocol", &["protocol"]),
+    ("wire", &["wire", "protocol"]),
+    ("store", &["store", "protocol"]),
+    ("transport", &["transport", "wire", "protocol"]),
+    (
+        "driver",
+        &["driver", "transport", "store", "wire", "protocol"],
+    ),
+    ("replica", &SHELL),
+    ("participant", &SHELL),
+    ("initiator", &SHELL),
+    ("operator", &SHELL),
+    (
+        "resource",
+        &["resource", "participant", "store", "protocol"],
+    ),
+    (
+        "cluster",
+        &[
+            "cluster",
+            "replica",
+            "participant",
+            "initiator",
+            "operator",
+            "transport",
+            "store",
+            "wire",
+            "protocol",
+        ],
+    ),
+    ("cli", &["cli"]),
+    ("main", &[]),
+    (
+        "lib",
+        &[
+            "cluster",
+            "driver",
+            "initiator",
+            "operator",
+            "participant",
+            "protocol",
+            "replica",
+            "resource",
+            "store",
+            "transport",
+            "wire",
+        ],
+    ),
+];
+
+/// What the shells may import, each its own files besides.
+const SHELL: [&str; 8] = [
+    "driver",
+    "transport",
+    "store",
+    "wire",
+    "protocol",
+    "replica",
+    "participant",
+    "initiator",
+];
 
 /// The hosts; only `protocol/mod.rs` and the observer know more than one.
 const ROLES: [&str; 3] = ["replica", "participant", "initiator"];

@@ -1,0 +1,3 @@
+//! The `paxos-commit` binary.
+
+fn main() {}
