@@ -27,3 +27,5 @@
 
 pub mod participant;
 pub mod protocol;
+pub mod transport;
+pub mod wire;
