@@ -25,6 +25,7 @@
 //!
 //! Start reading in [`protocol`].
 
+mod driver;
 pub mod participant;
 pub mod protocol;
 pub mod transport;

@@ -1,11 +1,122 @@
 //! Mutually authenticated QUIC between replicas and everyone else.
+//!
+//! | file | what |
+//! |---|---|
+//! | `identity` | who a certificate says one is: a URI |
+//! | `credentials`, `authority` | certificates: used, issued |
+//! | `endpoint` | the QUIC socket and its settings |
+//! | `dialing`, `accepting` | connections to and of replicas; the greeting, checked on both sides |
+//! | `permission` | what an identity may say |
+//! | `outbox`, `stream` | what waits for a connection; frames on it |
+//! | `links` | the connections, by peer |
+//!
+//! Everyone dials replicas, replicas each other too: what a replica sends to another goes over the
+//! connection that it dialed itself, so that there is no question which of two to keep. A client
+//! has one connection to each replica, used both ways.
+//!
+//! Nothing here is reliable beyond one connection: when a queue overflows or a peer is silent for
+//! too long the connection is given up, and when the next one is up the core sends again whatever
+//! was not acknowledged.
 
+mod accepting;
+#[cfg(feature = "cluster")]
 mod authority;
 mod credentials;
+mod dialing;
+mod endpoint;
 mod identity;
+mod links;
+mod outbox;
+mod permission;
+mod stream;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::protocol::paxos::ReplicaId;
+use crate::protocol::types::{Member, Peer};
+
+#[cfg(feature = "cluster")]
 pub use authority::{AUTHORITY_FILE, Authority, AuthorityError, Issued};
 pub use credentials::{Credentials, CredentialsError, server_name};
+pub use endpoint::ListenError;
 pub use identity::{
     Identity, IdentityError, Name, Role, draw_initiator, draw_into, draw_session, is_bound,
 };
+pub(crate) use links::{Inbound, Links, Serving};
+
+/// How many events wait for the driver before connections are read no further.
+const INBOX_MAX: usize = 16_384;
+
+/// The network of one process. Its tasks end when it is dropped.
+pub(crate) struct Net {
+    pub(crate) links: Arc<Links>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Where a replica listens.
+pub(crate) struct Listening<'a> {
+    pub(crate) replica: ReplicaId,
+    pub(crate) address: SocketAddr,
+    pub(crate) reset_key: &'a [u8; 64],
+}
+
+impl Net {
+    /// Dials replicas, as `me`.
+    pub(crate) fn client(
+        me: Peer,
+        credentials: Credentials,
+        seeds: Vec<Member>,
+    ) -> Result<(Net, mpsc::Receiver<Inbound>), ListenError> {
+        let endpoint = endpoint::dial_only()?;
+        let (inbox, inbound) = mpsc::channel(INBOX_MAX);
+        let links = Links::new(me, credentials, endpoint, inbox, Serving::Yes);
+        let tasks = vec![tokio::spawn(dialing::dial_all(links.clone(), seeds))];
+        Ok((Net { links, tasks }, inbound))
+    }
+
+    /// Listens, and dials the other replicas. Only those are let in until it is
+    /// [serving](Links::serve).
+    pub(crate) fn replica(
+        listening: &Listening<'_>,
+        credentials: Credentials,
+        seeds: Vec<Member>,
+    ) -> Result<(Net, mpsc::Receiver<Inbound>), ListenError> {
+        let Listening {
+            replica,
+            address,
+            reset_key,
+        } = listening;
+        let endpoint = endpoint::listen(*address, &credentials, reset_key)?;
+        let (inbox, inbound) = mpsc::channel(INBOX_MAX);
+        let me = Peer::Replica(*replica);
+        let serving = Serving::No("it is starting".into());
+        let links = Links::new(me, credentials, endpoint, inbox, serving);
+        let tasks = vec![
+            tokio::spawn(dialing::dial_all(links.clone(), seeds)),
+            tokio::spawn(accepting::accept_all(links.clone(), *replica)),
+        ];
+        Ok((Net { links, tasks }, inbound))
+    }
+
+    /// Writes what is queued, then ends every connection.
+    pub(crate) async fn close(&self, grace: Duration) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.links.close(grace).await;
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.links.abandon();
+    }
+}

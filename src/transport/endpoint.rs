@@ -1,0 +1,96 @@
+//! The QUIC endpoint and its settings.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+
+use crate::wire::FRAME_BYTES_MAX;
+
+use super::credentials::{Credentials, CredentialsError};
+
+/// A peer that is silent for so long is taken for gone. Nothing waits for that on the way of a
+/// transaction.
+const IDLE_TIMEOUT_MS: u32 = 5_000;
+
+/// How often an idle connection says that it lives.
+const KEEP_ALIVE: Duration = Duration::from_millis(1_000);
+
+/// The round trip that is assumed before one was measured: what is lost of a handshake is sent
+/// again after about three times that. (quinn's own, for the whole internet, is 333 ms.)
+const INITIAL_RTT: Duration = Duration::from_millis(20);
+
+/// What a peer may have under way on a stream: two of the longest frames.
+const WINDOW: u32 = 2 * FRAME_BYTES_MAX as u32;
+
+/// Opens a replica's endpoint: it listens, and it dials from the same socket. With the same
+/// `reset_key` at each start, the peers of a replica that crashed are told at once, by stateless
+/// resets, that their connections are gone.
+pub(super) fn listen(
+    address: SocketAddr,
+    credentials: &Credentials,
+    reset_key: &[u8; 64],
+) -> Result<quinn::Endpoint, ListenError> {
+    let mut server = credentials.server()?;
+    server.transport_config(transport());
+    server.migration(true);
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
+    let config = EndpointConfig::new(Arc::new(key));
+    let socket = UdpSocket::bind(address).map_err(|error| ListenError::Bind { address, error })?;
+    let runtime = Arc::new(TokioRuntime);
+    let endpoint = quinn::Endpoint::new(config, Some(server), socket, runtime);
+    endpoint.map_err(|error| ListenError::Bind { address, error })
+}
+
+/// Opens an endpoint that only dials.
+pub(super) fn dial_only() -> Result<quinn::Endpoint, ListenError> {
+    // One socket for both families, where the machine has both.
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let endpoint = quinn::Endpoint::client(any).or_else(|_| quinn::Endpoint::client(any_v4));
+    endpoint.map_err(|error| ListenError::Bind {
+        address: any_v4,
+        error,
+    })
+}
+
+/// How a dialer proves itself, with the settings of every connection.
+pub(super) fn dialer(credentials: &Credentials) -> Result<quinn::ClientConfig, CredentialsError> {
+    let mut client = credentials.client()?;
+    client.transport_config(transport());
+    Ok(client)
+}
+
+/// Why an endpoint cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The socket.
+    #[error("cannot open UDP address {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .initial_rtt(INITIAL_RTT)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW))
+        .send_window(u64::from(WINDOW))
+        .datagram_receive_buffer_size(None);
+    Arc::new(transport)
+}

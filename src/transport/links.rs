@@ -1,0 +1,339 @@
+//! The connections of one process, by peer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::protocol::message::Message;
+use crate::protocol::paxos::ReplicaId;
+use crate::protocol::types::{Generations, Peer};
+use crate::wire::{Frame, Lsn, Query};
+
+use super::credentials::Credentials;
+use super::outbox::Outbox;
+
+/// What comes from the network, in the order of each connection.
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    /// A connection to this peer is up.
+    Connected {
+        peer: Peer,
+        /// Counts connections; of two to one peer the higher is the newer.
+        link: u64,
+    },
+    /// A connection is gone.
+    Disconnected { peer: Peer, link: u64 },
+    /// A message came, and its sender may say that.
+    Message { from: Peer, message: Message },
+    /// A replica's store is so far.
+    Lsn { replica: ReplicaId, lsn: u64 },
+    /// An operator asks.
+    Query { from: Peer, query: Query },
+    /// A replica answers, to an operator.
+    Answer {
+        from: ReplicaId,
+        answer: crate::wire::Answer,
+    },
+}
+
+/// Why a connection is closed, as the other side sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Close {
+    /// The process stops.
+    Shutdown,
+    /// A newer connection of the same peer took its place.
+    Replaced,
+    /// The peer does not read what is sent to it.
+    Overflow,
+    /// The peer said what it may not say, or no frame at all.
+    Forbidden,
+    /// The peer was not let in, and knows why.
+    Refused,
+    /// The replica is not wanted any more: it has another address, or was removed.
+    Unwanted,
+}
+
+impl Close {
+    fn text(self) -> &'static str {
+        match self {
+            Close::Shutdown => "shutdown",
+            Close::Replaced => "replaced by a newer connection",
+            Close::Overflow => "the peer does not read fast enough",
+            Close::Forbidden => "the peer said what its identity may not say",
+            Close::Refused => "refused",
+            Close::Unwanted => "not wanted any more",
+        }
+    }
+
+    pub(super) fn close(self, connection: &quinn::Connection) {
+        connection.close(quinn::VarInt::from_u32(self as u32), self.text().as_bytes());
+    }
+}
+
+/// Whether a replica takes part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Serving {
+    /// Everyone may come.
+    Yes,
+    /// Other replicas may come and compare how far the stores are; nobody else.
+    No(String),
+}
+
+/// What greetings are made of; and who is connected.
+pub(crate) struct Links {
+    pub(super) me: Peer,
+    pub(super) credentials: Credentials,
+    pub(super) endpoint: quinn::Endpoint,
+    pub(super) inbox: mpsc::Sender<Inbound>,
+    links: Mutex<HashMap<Peer, Link>>,
+    numbers: AtomicU64,
+    /// The generations that this process goes by: a client's are what it was told, a replica's what
+    /// it has saved.
+    pub(super) told: watch::Sender<Generations>,
+    pub(super) serving: watch::Sender<Serving>,
+    lsns: Mutex<Lsns>,
+    /// Another replica told how far the stores are.
+    pub(crate) heard: Notify,
+    /// Why the last attempt to reach a replica failed.
+    pub(super) problems: Mutex<BTreeMap<ReplicaId, String>>,
+}
+
+/// How far the stores of replicas are.
+#[derive(Debug, Default)]
+pub(crate) struct Lsns {
+    /// This replica's own, durably.
+    pub(crate) own: u64,
+    /// What the others told.
+    pub(crate) peers: BTreeMap<ReplicaId, u64>,
+    /// How far this replica's own was at the start.
+    pub(crate) start: u64,
+    /// Who was heard since the start.
+    pub(crate) heard: BTreeSet<ReplicaId>,
+    /// Somebody remembers this replica's store to have been further than it is: it has lost what it
+    /// promised, and must not go on.
+    pub(crate) lost: Option<(ReplicaId, u64)>,
+}
+
+struct Link {
+    number: u64,
+    outbox: Arc<Outbox>,
+    connection: quinn::Connection,
+}
+
+impl Links {
+    pub(super) fn new(
+        me: Peer,
+        credentials: Credentials,
+        endpoint: quinn::Endpoint,
+        inbox: mpsc::Sender<Inbound>,
+        serving: Serving,
+    ) -> Arc<Self> {
+        Arc::new(Links {
+            me,
+            credentials,
+            endpoint,
+            inbox,
+            links: Mutex::default(),
+            numbers: AtomicU64::new(1),
+            told: watch::Sender::new(Generations::default()),
+            serving: watch::Sender::new(serving),
+            lsns: Mutex::default(),
+            heard: Notify::new(),
+            problems: Mutex::default(),
+        })
+    }
+
+    /// Queues a message for `peer`. Without a connection it is lost; the core sends again what
+    /// matters when one is up.
+    pub(crate) fn send(&self, peer: &Peer, message: Message) {
+        self.send_frame(peer, Frame::Message(message));
+    }
+
+    /// Queues many, in order.
+    pub(crate) fn send_all(&self, messages: impl IntoIterator<Item = (Peer, Message)>) {
+        let links = lock(&self.links);
+        for (peer, message) in messages {
+            if let Some(link) = links.get(&peer) {
+                link.push(&peer, Frame::Message(message));
+            }
+        }
+    }
+
+    /// Queues any frame.
+    pub(crate) fn send_frame(&self, peer: &Peer, frame: Frame) {
+        if let Some(link) = lock(&self.links).get(peer) {
+            link.push(peer, frame);
+        }
+    }
+
+    /// Queues a frame for every replica that this process has dialed.
+    pub(crate) fn send_to_replicas(&self, frame: &Frame) {
+        for (peer, link) in lock(&self.links).iter() {
+            if matches!(peer, Peer::Replica(_)) {
+                link.push(peer, frame.clone());
+            }
+        }
+    }
+
+    /// The peers that something can be sent to.
+    pub(crate) fn connected(&self) -> Vec<Peer> {
+        let mut peers: Vec<Peer> = lock(&self.links).keys().cloned().collect();
+        peers.sort_unstable();
+        peers
+    }
+
+    /// A connection to `peer` is up: what is sent to it goes this way from now on.
+    pub(super) fn add(&self, peer: &Peer, connection: &quinn::Connection) -> (u64, Arc<Outbox>) {
+        let number = self.number();
+        let outbox = Arc::new(Outbox::default());
+        let link = Link {
+            number,
+            outbox: outbox.clone(),
+            connection: connection.clone(),
+        };
+        metrics::gauge!("paxos_commit_connections").increment(1.0);
+        let old = lock(&self.links).insert(peer.clone(), link);
+        if let Some(old) = old {
+            old.outbox.close();
+            Close::Replaced.close(&old.connection);
+        }
+        (number, outbox)
+    }
+
+    /// The connection is gone.
+    pub(super) fn remove(&self, peer: &Peer, number: u64) {
+        metrics::gauge!("paxos_commit_connections").decrement(1.0);
+        let mut links = lock(&self.links);
+        if links.get(peer).is_some_and(|link| link.number == number)
+            && let Some(link) = links.remove(peer)
+        {
+            link.outbox.close();
+        }
+    }
+
+    /// A number for a connection that is only read.
+    pub(super) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many peers there are.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.links).len()
+    }
+
+    /// The generations are these, if they are newer.
+    pub(crate) fn learn(&self, generations: &Generations) {
+        self.told.send_if_modified(|told| {
+            let newer = told.is_older_than(generations) || told.in_force().is_none();
+            if newer && told != generations {
+                *told = generations.clone();
+                return true;
+            }
+            false
+        });
+    }
+
+    /// Why replicas cannot be reached, as far as they cannot.
+    pub(crate) fn problems(&self) -> BTreeMap<ReplicaId, String> {
+        lock(&self.problems).clone()
+    }
+
+    /// What to tell `replica` about stores; only replicas tell.
+    pub(super) fn lsn_for(&self, replica: ReplicaId) -> Option<Lsn> {
+        let Peer::Replica(_) = self.me else {
+            return None;
+        };
+        let lsns = lock(&self.lsns);
+        Some(Lsn {
+            own: lsns.own,
+            remembered: lsns.peers.get(&replica).copied().unwrap_or(0),
+        })
+    }
+
+    /// What `replica` tells about stores. Err: what is remembered here of it, if it is behind that.
+    pub(super) fn hear_lsn(&self, replica: ReplicaId, lsn: Lsn) -> Result<(), u64> {
+        let mut lsns = lock(&self.lsns);
+        // What it remembers when it is heard for the first time was told by an earlier run.
+        let first = lsns.heard.insert(replica);
+        let bound = if first { lsns.start } else { lsns.own };
+        if lsn.remembered > bound {
+            lsns.lost = Some((replica, lsn.remembered));
+        }
+        let remembered = lsns.peers.entry(replica).or_default();
+        if lsn.own < *remembered {
+            return Err(*remembered);
+        }
+        *remembered = lsn.own;
+        drop(lsns);
+        self.heard.notify_waiters();
+        Ok(())
+    }
+
+    /// How far the stores are.
+    pub(crate) fn lsns(&self) -> MutexGuard<'_, Lsns> {
+        lock(&self.lsns)
+    }
+
+    /// Ends every connection, when what is queued has been written or `grace` has passed.
+    pub(crate) async fn close(&self, grace: std::time::Duration) {
+        for link in lock(&self.links).values() {
+            link.outbox.close();
+        }
+        let _ = tokio::time::timeout(grace, self.drained()).await;
+        let code = quinn::VarInt::from_u32(Close::Shutdown as u32);
+        self.endpoint.close(code, Close::Shutdown.text().as_bytes());
+        let _ = tokio::time::timeout(grace, self.endpoint.wait_idle()).await;
+    }
+
+    /// Lets everyone in who may come, or nobody but replicas.
+    pub(crate) fn serve(&self, serving: Serving) {
+        self.serving.send_replace(serving);
+    }
+
+    /// The address that the endpoint has.
+    pub(crate) fn address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Watches the generations that this process goes by.
+    pub(crate) fn generations(&self) -> watch::Receiver<Generations> {
+        self.told.subscribe()
+    }
+
+    /// Ends every connection at once.
+    pub(super) fn abandon(&self) {
+        let code = quinn::VarInt::from_u32(Close::Shutdown as u32);
+        self.endpoint.close(code, Close::Shutdown.text().as_bytes());
+    }
+
+    /// Waits until every writer has ended.
+    async fn drained(&self) {
+        loop {
+            let all = |links: &HashMap<Peer, Link>| {
+                links
+                    .values()
+                    .all(|link| Arc::strong_count(&link.outbox) == 1)
+            };
+            if all(&lock(&self.links)) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Link {
+    fn push(&self, peer: &Peer, frame: Frame) {
+        if self.outbox.push(frame).is_err() {
+            tracing::warn!(%peer, "gave the connection up: the peer does not read fast enough");
+            metrics::counter!("paxos_commit_refusals_total", "kind" => "overflow").increment(1);
+            Close::Overflow.close(&self.connection);
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding the lock")
+}

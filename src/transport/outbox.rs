@@ -1,0 +1,154 @@
+//! What waits to be written to one connection.
+
+use std::sync::Mutex;
+
+use tokio::sync::Notify;
+
+use crate::protocol::message::Message;
+use crate::wire::Frame;
+
+/// The most frames that wait for one connection.
+const FRAMES_MAX: usize = 65_536;
+
+/// About how many bytes wait for one connection at most.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// About how many bytes a frame takes in memory, requests aside.
+const FRAME_BYTES: usize = 256;
+
+/// A bounded queue with one reader, the connection's writer. When it is full the connection is
+/// given up: everything unacknowledged is sent again on the next one.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    ready: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    frames: Vec<Frame>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// The queue is full: its reader does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl Outbox {
+    /// Queues a frame. After [`close`](Self::close) it is dropped.
+    pub(super) fn push(&self, frame: Frame) -> Result<(), Full> {
+        let mut state = self.lock();
+        if state.closed {
+            return Ok(());
+        }
+        let bytes = FRAME_BYTES + request_bytes(&frame);
+        if state.frames.len() >= FRAMES_MAX || state.bytes + bytes > BYTES_MAX {
+            state.closed = true;
+            drop(state);
+            self.ready.notify_one();
+            return Err(Full);
+        }
+        state.bytes += bytes;
+        state.frames.push(frame);
+        let first = state.frames.len() == 1;
+        drop(state);
+        if first {
+            self.ready.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes everything that is queued, into an empty `frames`; waits for something. False when
+    /// closed and empty.
+    pub(super) async fn take(&self, frames: &mut Vec<Frame>) -> bool {
+        loop {
+            let ready = self.ready.notified();
+            {
+                let mut state = self.lock();
+                if !state.frames.is_empty() {
+                    state.bytes = 0;
+                    std::mem::swap(frames, &mut state.frames);
+                    return true;
+                }
+                if state.closed {
+                    return false;
+                }
+            }
+            ready.await;
+        }
+    }
+
+    /// What is queued is still written; nothing new is.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.ready.notify_one();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nobody panics while holding the lock")
+    }
+}
+
+/// The requests in a frame, which can be long.
+fn request_bytes(frame: &Frame) -> usize {
+    match frame {
+        Frame::Message(Message::BeginCommit(begin)) => {
+            let requests = begin.requests.iter().flatten();
+            requests.map(|request| request.0.len()).sum()
+        }
+        Frame::Message(Message::Prepare(prepare)) => prepare
+            .request
+            .as_ref()
+            .map_or(0, |request| request.0.len()),
+        Frame::Message(_)
+        | Frame::Hello(_)
+        | Frame::Welcome(_)
+        | Frame::Refused(_)
+        | Frame::Lsn(_)
+        | Frame::Query(_)
+        | Frame::Answer(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_come_out_in_order_and_all_at_once() {
+        let outbox = Outbox::default();
+        for lsn in 0..3 {
+            outbox.push(Frame::Lsn(lsn)).unwrap();
+        }
+        let mut frames = Vec::new();
+        assert!(outbox.take(&mut frames).await);
+        assert_eq!(frames, [0, 1, 2].map(Frame::Lsn));
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_is_written_after_closing_and_nothing_more() {
+        let outbox = Outbox::default();
+        outbox.push(Frame::Lsn(1)).unwrap();
+        outbox.close();
+        outbox.push(Frame::Lsn(2)).unwrap();
+        let mut frames = Vec::new();
+        assert!(outbox.take(&mut frames).await);
+        assert_eq!(frames, [Frame::Lsn(1)]);
+        frames.clear();
+        assert!(!outbox.take(&mut frames).await);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_given_up() {
+        let outbox = Outbox::default();
+        for lsn in 0..FRAMES_MAX as u64 {
+            outbox.push(Frame::Lsn(lsn)).unwrap();
+        }
+        assert_eq!(outbox.push(Frame::Lsn(0)), Err(Full));
+        // The connection is closed by whoever met that; nobody is told twice.
+        assert_eq!(outbox.push(Frame::Lsn(0)), Ok(()));
+    }
+}

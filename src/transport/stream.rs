@@ -1,0 +1,99 @@
+//! Frames on one QUIC stream.
+
+use quinn::{RecvStream, SendStream};
+
+use crate::wire::{self, Frame, WireError};
+
+use super::outbox::Outbox;
+
+/// How much is read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// About how much is written at once.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// Why no more frames come.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    /// The stream or its connection was closed, here or there, or lost.
+    #[error("{0}")]
+    Closed(String),
+    /// What came is no frame.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// Reads frames.
+pub(super) struct FrameReader {
+    stream: RecvStream,
+    buffer: Vec<u8>,
+    /// Up to here the buffer was decoded.
+    taken: usize,
+}
+
+impl FrameReader {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        FrameReader {
+            stream,
+            buffer: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    /// The next frame.
+    pub(super) async fn next(&mut self) -> Result<Frame, Ended> {
+        loop {
+            if let Some((frame, bytes)) = wire::decode(&self.buffer[self.taken..])? {
+                self.taken += bytes;
+                return Ok(frame);
+            }
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+            // A long frame gives its memory back.
+            if self.buffer.is_empty() && self.buffer.capacity() > 2 * READ_BYTES {
+                self.buffer.shrink_to(READ_BYTES);
+            }
+            let chunk = self.stream.read_chunk(READ_BYTES, true).await;
+            match chunk {
+                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
+                Ok(None) => return Err(Ended::Closed("the peer has ended the stream".into())),
+                Err(error) => return Err(Ended::Closed(error.to_string())),
+            }
+        }
+    }
+}
+
+/// Writes one frame; for the greeting.
+pub(super) async fn write(stream: &mut SendStream, frame: &Frame) -> Result<(), Ended> {
+    let mut buffer = Vec::new();
+    wire::encode(frame, &mut buffer)?;
+    let written = stream.write_all(&buffer).await;
+    written.map_err(|error| Ended::Closed(error.to_string()))
+}
+
+/// Writes what is queued, as much as there is in one go, until the queue is closed or the
+/// connection is. (`write_all` must not be cancelled in the middle; so this is a task of its own.)
+pub(super) async fn write_all(outbox: &Outbox, mut stream: SendStream) {
+    let (mut frames, mut buffer) = (Vec::new(), Vec::new());
+    while outbox.take(&mut frames).await {
+        for frame in frames.drain(..) {
+            if let Err(error) = wire::encode(&frame, &mut buffer) {
+                // Cannot be with messages of this program, whose parts have limits.
+                tracing::error!(%error, "a frame was not sent");
+            }
+            if buffer.len() >= WRITE_BYTES && stream.write_all(&buffer).await.is_err() {
+                return;
+            }
+            if buffer.len() >= WRITE_BYTES {
+                buffer.clear();
+            }
+        }
+        if stream.write_all(&buffer).await.is_err() {
+            return;
+        }
+        buffer.clear();
+    }
+    // What was written last shall arrive before the connection goes.
+    let _ = stream.finish();
+    let _ = stream.stopped().await;
+}
