@@ -25,7 +25,11 @@
 //!
 //! Start reading in [`protocol`].
 
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod driver;
+pub mod initiator;
+pub mod operator;
 pub mod participant;
 pub mod protocol;
 pub mod transport;

@@ -19,6 +19,7 @@
 //! was not acknowledged.
 
 mod accepting;
+mod access;
 #[cfg(feature = "cluster")]
 mod authority;
 mod credentials;
@@ -38,12 +39,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{Member, Peer};
+use crate::protocol::types::{Generations, Member, Peer};
 
+pub use access::{Access, ConnectError};
 #[cfg(feature = "cluster")]
 pub use authority::{AUTHORITY_FILE, Authority, AuthorityError, Issued};
 pub use credentials::{Credentials, CredentialsError, server_name};
 pub use endpoint::ListenError;
+pub(crate) use identity::draw;
 pub use identity::{
     Identity, IdentityError, Name, Role, draw_initiator, draw_into, draw_session, is_bound,
 };
@@ -101,6 +104,22 @@ impl Net {
             tokio::spawn(accepting::accept_all(links.clone(), *replica)),
         ];
         Ok((Net { links, tasks }, inbound))
+    }
+
+    /// Waits until a replica has told which generations there are.
+    pub(crate) async fn generations(&self, wait: Duration) -> Result<Generations, ConnectError> {
+        let mut told = self.links.generations();
+        let known = told.wait_for(|told| told.in_force().is_some());
+        if let Ok(Ok(generations)) = tokio::time::timeout(wait, known).await {
+            return Ok(generations.clone());
+        }
+        let problems = self.links.problems().into_iter();
+        let problems = problems.map(|(replica, problem)| format!("replica {replica}: {problem}"));
+        let problems: Vec<String> = problems.collect();
+        Err(ConnectError::NobodyAnswers {
+            waited: wait,
+            problems: problems.join("; "),
+        })
     }
 
     /// Writes what is queued, then ends every connection.

@@ -48,9 +48,14 @@ pub struct InitiatorConfig {
 impl InitiatorConfig {
     /// The usual settings, with a new cluster.
     pub fn new(id: InitiatorId, genesis: impl Into<Configuration>) -> Self {
+        InitiatorConfig::joining(id, Generations::genesis(genesis.into()))
+    }
+
+    /// The usual settings, with a cluster that has these generations.
+    pub fn joining(id: InitiatorId, generations: Generations) -> Self {
         InitiatorConfig {
             id,
-            generations: Generations::genesis(genesis.into()),
+            generations,
             hedge_delay: Duration::from_millis(5),
             tick: Duration::from_millis(50),
             retry_ticks: 2,
@@ -278,6 +283,11 @@ impl Initiator {
     pub fn floor(&self) -> u32 {
         let oldest = self.open.keys().next().copied();
         oldest.or(self.next).unwrap_or(u32::MAX)
+    }
+
+    /// What it knows of generations.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
     }
 
     fn on_command(&mut self, command: InitiatorCommand, out: &mut Effects<Self>) {

@@ -55,9 +55,14 @@ pub struct ParticipantConfig {
 impl ParticipantConfig {
     /// The usual settings, with a new cluster.
     pub fn new(me: Branch, genesis: impl Into<Configuration>) -> Self {
+        ParticipantConfig::joining(me, Generations::genesis(genesis.into()))
+    }
+
+    /// The usual settings, with a cluster that has these generations.
+    pub fn joining(me: Branch, generations: Generations) -> Self {
         ParticipantConfig {
             me,
-            generations: Generations::genesis(genesis.into()),
+            generations,
             tick: Duration::from_millis(50),
             retry_ticks: 4,
             retry_ticks_max: 40,
@@ -167,6 +172,8 @@ pub enum ParticipantNotice {
     },
     /// Let go of work that was never prepared. Needs no answer.
     LetGo(TxnId),
+    /// Work may begin, or go on, under this transaction. Needs no answer.
+    Began(TxnId),
     /// No work can begin under this transaction: it is being prepared, or over, or forgotten. What
     /// stands prepared is not touched. Needs no answer.
     Refused(TxnId),
@@ -285,6 +292,11 @@ impl Participant {
     /// Of how many initiators this session remembers the floor.
     pub fn initiators_remembered(&self) -> usize {
         self.floors.len()
+    }
+
+    /// What it knows of generations.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
     }
 
     fn on_command(&mut self, command: ParticipantCommand, out: &mut Effects<Self>) {

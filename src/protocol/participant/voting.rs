@@ -24,8 +24,9 @@ impl Participant {
                     pending: None,
                 };
                 self.branches.insert(txn, Phase::Working(working));
+                out.notify.push(ParticipantNotice::Began(txn));
             }
-            Some(Phase::Working(_)) => {}
+            Some(Phase::Working(_)) => out.notify.push(ParticipantNotice::Began(txn)),
             None
             | Some(
                 Phase::Preparing(_)

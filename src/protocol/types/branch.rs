@@ -115,6 +115,31 @@ impl fmt::Display for Branch {
     }
 }
 
+impl FromStr for Branch {
+    type Err = BranchTextError;
+
+    fn from_str(text: &str) -> Result<Self, BranchTextError> {
+        let error = || BranchTextError { got: text.into() };
+        let (participant, session) = text.rsplit_once('/').ok_or_else(error)?;
+        let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if session.len() != 16 || !session.bytes().all(lower) {
+            return Err(error());
+        }
+        Ok(Branch {
+            participant: participant.parse().map_err(|_| error())?,
+            session: Session(u64::from_str_radix(session, 16).map_err(|_| error())?),
+        })
+    }
+}
+
+/// A text that is no branch.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("expected a branch like ledger/00000000deadbeef, got {got:?}")]
+pub struct BranchTextError {
+    /// The text.
+    pub got: String,
+}
+
 /// The branches of one transaction, sorted, fixed once by the initiator when it asks for commit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "Vec<Branch>")]
@@ -278,6 +303,23 @@ mod tests {
         for (text, character) in [("a/b", '/'), ("é", 'é'), ("a b", ' ')] {
             let error = text.parse::<ParticipantName>();
             assert_eq!(error, Err(NameError::Character { character }));
+        }
+    }
+
+    #[test]
+    fn a_branch_has_one_text_form() {
+        let one = branch("ledger", 0xdead_beef);
+        assert_eq!(one.to_string(), "ledger/00000000deadbeef");
+        assert_eq!(one.to_string().parse(), Ok(one));
+        for text in [
+            "",
+            "ledger",
+            "ledger/",
+            "/00000000deadbeef",
+            "ledger/00000000DEADBEEF",
+        ] {
+            let error = text.parse::<Branch>().unwrap_err();
+            assert_eq!(error, BranchTextError { got: text.into() });
         }
     }
 

@@ -111,6 +111,14 @@ impl CommitId {
     }
 }
 
+impl CommitId {
+    /// All commit ids that `txn` can have, in order.
+    pub fn all_of(txn: TxnId) -> std::ops::RangeInclusive<CommitId> {
+        let id = |roster| CommitId { txn, roster };
+        id(RosterDigest::MIN)..=id(RosterDigest::MAX)
+    }
+}
+
 impl fmt::Display for CommitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.txn, self.roster)

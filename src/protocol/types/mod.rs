@@ -12,8 +12,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use branch::{
-    Branch, BranchSet, NAME_BYTES_MAX, NameError, ParticipantName, ROSTER_MAX, Roster, RosterError,
-    Session,
+    Branch, BranchSet, BranchTextError, NAME_BYTES_MAX, NameError, ParticipantName, ROSTER_MAX,
+    Roster, RosterError, Session,
 };
 pub use configuration::{
     ADDRESS_BYTES_MAX, Address, AddressError, Configuration, ConfigurationDigest, Member,

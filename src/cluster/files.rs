@@ -1,0 +1,256 @@
+//! The files of a cluster: what `paxos-commit cluster new` makes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::protocol::paxos::{AcceptorsError, ReplicaId};
+use crate::protocol::types::{Configuration, Member};
+use crate::replica::init;
+use crate::store::InitError;
+use crate::transport::{AUTHORITY_FILE, Authority, AuthorityError, Name, Role};
+
+/// The folder of the authority.
+const AUTHORITY_FOLDER: &str = "authority";
+
+/// What must be known of a cluster to make more files for it.
+const CLUSTER_FILE: &str = "cluster.toml";
+
+/// A cluster's files: the authority, and a folder for each identity, ready to be copied to where it
+/// runs.
+///
+/// ```text
+/// DIR/cluster.toml              name, and the replicas at the time of the last change
+/// DIR/authority/ca.pem, ca.key  keep the key away from the machines that run the cluster
+/// DIR/replica-1/replica.toml    settings; beside it certificates and the data directory
+/// DIR/operator-NAME/access.toml for `paxos-commit status`, `txn` and `cluster`
+/// DIR/participant-NAME/access.toml
+/// ```
+#[derive(Debug)]
+pub struct ClusterFiles {
+    folder: PathBuf,
+    authority: Authority,
+    members: Vec<Member>,
+}
+
+/// What can go wrong with a cluster's files.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FilesError {
+    /// A file or folder.
+    #[error("{path}: {error}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The folder holds something.
+    #[error("{path}: expected a new or empty folder", path = .0.display())]
+    NotEmpty(PathBuf),
+    /// `cluster.toml` is damaged.
+    #[error("{path}: {error}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        error: String,
+    },
+    /// The replicas make no configuration.
+    #[error(transparent)]
+    Members(#[from] AcceptorsError),
+    /// Certificates.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// A data directory.
+    #[error(transparent)]
+    Init(#[from] InitError),
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterFile {
+    name: Name,
+    replica: Vec<Member>,
+}
+
+impl ClusterFiles {
+    /// Makes a new cluster: its authority, and everything for its first replicas.
+    ///
+    /// # Errors
+    /// When the folder is not empty, the replicas are not 2F+1, or something cannot be written.
+    pub fn create(folder: &Path, name: Name, members: Vec<Member>) -> Result<Self, FilesError> {
+        let genesis = Configuration::new(members.iter().cloned())?;
+        make_folder(folder)?;
+        let mut entries = fs::read_dir(folder).map_err(at(folder))?;
+        if entries.next().is_some() {
+            return Err(FilesError::NotEmpty(folder.to_owned()));
+        }
+        let authority = Authority::new(name)?;
+        let authority_folder = folder.join(AUTHORITY_FOLDER);
+        make_folder(&authority_folder)?;
+        authority.save(&authority_folder)?;
+        let files = ClusterFiles {
+            folder: folder.to_owned(),
+            authority,
+            members,
+        };
+        for member in genesis.members() {
+            files.make_replica(&member, Some(&genesis))?;
+        }
+        files.save()?;
+        Ok(files)
+    }
+
+    /// Opens what [`create`](Self::create) has made.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged.
+    pub fn open(folder: &Path) -> Result<Self, FilesError> {
+        let path = folder.join(CLUSTER_FILE);
+        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        let file: ClusterFile = toml::from_str(&text).map_err(|error| FilesError::Damaged {
+            path,
+            error: error.to_string(),
+        })?;
+        Ok(ClusterFiles {
+            folder: folder.to_owned(),
+            authority: Authority::load(&folder.join(AUTHORITY_FOLDER), file.name)?,
+            members: file.replica,
+        })
+    }
+
+    /// The authority.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The replicas at the time of the last change.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The replicas are these from now on: new identities are told of them.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_members(&mut self, members: Vec<Member>) -> Result<(), FilesError> {
+        self.members = members;
+        self.save()
+    }
+
+    /// The settings file of a replica.
+    pub fn replica_file(&self, id: ReplicaId) -> PathBuf {
+        self.folder.join(format!("replica-{id}")).join("replica.toml")
+    }
+
+    /// Makes everything for a replica that joins: certificate, settings, data directory.
+    ///
+    /// # Errors
+    /// When its folder is there already, or something cannot be written.
+    pub fn add_replica(&self, member: &Member) -> Result<PathBuf, FilesError> {
+        self.make_replica(member, None)?;
+        Ok(self.replica_file(member.id))
+    }
+
+    /// Issues an identity for a client: a folder with certificate, key and `access.toml`. Returns
+    /// the path of the latter.
+    ///
+    /// # Errors
+    /// When it is there already, or something cannot be written.
+    pub fn issue(&self, role: Role) -> Result<PathBuf, FilesError> {
+        let (folder, file) = match &role {
+            Role::Replica(id) => (format!("replica-{id}"), "replica"),
+            Role::Participant(name) => (format!("participant-{name}"), "participant"),
+            Role::Initiator(name) => (format!("initiator-{name}"), "initiator"),
+            Role::Operator(name) => (format!("operator-{name}"), "operator"),
+        };
+        let folder = self.folder.join(folder);
+        self.make_identity(&folder, role, file)?;
+        let text = format!(
+            "# What it takes to reach cluster {name}.\n{access}",
+            name = self.authority.cluster(),
+            access = self.access_text(file),
+        );
+        let path = folder.join("access.toml");
+        fs::write(&path, text).map_err(at(&path))?;
+        Ok(path)
+    }
+
+    fn make_replica(
+        &self,
+        member: &Member,
+        genesis: Option<&Configuration>,
+    ) -> Result<(), FilesError> {
+        let Member { id, address } = member;
+        let folder = self.folder.join(format!("replica-{id}"));
+        self.make_identity(&folder, Role::Replica(*id), "replica")?;
+        let data = folder.join("data");
+        let cluster = self.authority.cluster();
+        init(&data, cluster, *id, genesis.cloned())?;
+        let port = address.as_str().rsplit_once(':').map_or("0", |(_, port)| port);
+        let listen = match address.as_str().parse::<std::net::SocketAddr>() {
+            // Nobody else reaches such an address, so nobody else need be heard.
+            Ok(address) if address.ip().is_loopback() => address.to_string(),
+            Ok(_) | Err(_) => format!("0.0.0.0:{port}"),
+        };
+        let text = format!(
+            "# Replica {id} of cluster {cluster}.\n\
+             data = \"data\"\n\
+             listen = \"{listen}\"\n\
+             {access}",
+            access = self.access_text("replica"),
+        );
+        let path = folder.join("replica.toml");
+        fs::write(&path, text).map_err(at(&path))
+    }
+
+    fn make_identity(&self, folder: &Path, role: Role, file: &str) -> Result<(), FilesError> {
+        make_folder(folder)?;
+        let issued = self.authority.issue(role)?;
+        issued.save(folder, file)?;
+        let path = folder.join(AUTHORITY_FILE);
+        fs::write(&path, self.authority.certificate()).map_err(at(&path))
+    }
+
+    fn access_text(&self, file: &str) -> String {
+        let members = self.members.iter().map(|Member { id, address }| {
+            format!("\n[[replica]]\nid = {id}\naddress = \"{address}\"\n")
+        });
+        let members: String = members.collect();
+        format!(
+            "authority = \"{AUTHORITY_FILE}\"\n\
+             certificate = \"{file}.pem\"\n\
+             key = \"{file}.key\"\n{members}"
+        )
+    }
+
+    fn save(&self) -> Result<(), FilesError> {
+        let members = self.members.iter().map(|Member { id, address }| {
+            format!("\n[[replica]]\nid = {id}\naddress = \"{address}\"\n")
+        });
+        let members: String = members.collect();
+        let text = format!(
+            "# Kept by `paxos-commit cluster`.\nname = \"{}\"\n{members}",
+            self.authority.cluster()
+        );
+        // In one piece: a crash leaves the old one.
+        let (path, draft) = (
+            self.folder.join(CLUSTER_FILE),
+            self.folder.join("cluster.toml.new"),
+        );
+        fs::write(&draft, text).map_err(at(&draft))?;
+        fs::rename(&draft, &path).map_err(at(&path))
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), FilesError> {
+    fs::create_dir_all(folder).map_err(at(folder))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> FilesError {
+    let path = path.to_owned();
+    move |error| FilesError::File { path, error }
+}

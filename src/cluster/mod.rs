@@ -1,0 +1,9 @@
+//! Whole clusters: for tests, demonstrations and benchmarks.
+
+mod files;
+mod local;
+mod relay;
+
+pub use files::{ClusterFiles, FilesError};
+pub use local::{ClusterError, LocalCluster};
+pub use relay::{Relay, Weather};

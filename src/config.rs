@@ -1,0 +1,265 @@
+//! Settings in files.
+//!
+//! Paths in a file are relative to the file. Whatever is wrong is told with the file, the line and
+//! the field, what was expected, and what to do.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::protocol::paxos::ReplicaId;
+use crate::protocol::types::{Address, Member};
+use crate::replica::Tuning;
+use crate::transport::{Access, Credentials, CredentialsError};
+
+/// Why settings were refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is no TOML, or has a field that is missing, unknown or of another kind.
+    #[error("{path}: {error}", path = path.display())]
+    Toml {
+        /// Which.
+        path: PathBuf,
+        /// Where in it and why.
+        error: toml::de::Error,
+    },
+    /// A field holds something that cannot be.
+    #[error("{path}: {field}: expected {expected}, got {got:?}", path = path.display())]
+    Field {
+        /// Which file.
+        path: PathBuf,
+        /// Which field.
+        field: String,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        got: String,
+    },
+    /// The certificate, its key or the authority.
+    #[error("{path}: {error}", path = path.display())]
+    Credentials {
+        /// The file that names them.
+        path: PathBuf,
+        /// What is wrong.
+        error: CredentialsError,
+    },
+}
+
+/// The settings of a replica, from `replica.toml`.
+#[derive(Clone, Debug)]
+pub struct ReplicaSettings {
+    /// The data directory.
+    pub data: PathBuf,
+    /// The UDP address to listen on.
+    pub listen: SocketAddr,
+    /// The TCP address of `/metrics`, `/livez` and `/readyz`, if they are wanted.
+    pub http: Option<SocketAddr>,
+    /// Credentials, and the replicas to begin with.
+    pub access: Access,
+    /// What can be tuned.
+    pub tuning: Tuning,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplicaFile {
+    data: PathBuf,
+    listen: String,
+    http: Option<String>,
+    authority: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    replica: Vec<MemberEntry>,
+    #[serde(default)]
+    tuning: TuningFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccessFile {
+    authority: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    replica: Vec<MemberEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberEntry {
+    id: u32,
+    address: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TuningFile {
+    generation_period_s: Option<u64>,
+    generation_transactions_max: Option<u64>,
+    grace_s: Option<u64>,
+    undecided_max: Option<usize>,
+    vote_timeout_max_s: Option<u64>,
+}
+
+impl ReplicaSettings {
+    /// Reads `replica.toml`:
+    ///
+    /// ```toml
+    /// data = "data"                 # made by `paxos-commit cluster new`, or by `replica --init`
+    /// listen = "0.0.0.0:7401"
+    /// http = "127.0.0.1:9401"       # optional; only with the `http` feature
+    /// authority = "ca.pem"
+    /// certificate = "replica.pem"
+    /// key = "replica.key"
+    ///
+    /// [[replica]]                   # whom to ask at first; addresses may change later
+    /// id = 1
+    /// address = "one.example:7401"
+    ///
+    /// [tuning]                      # optional, the same at every replica
+    /// generation_period_s = 600
+    /// generation_transactions_max = 1000000
+    /// grace_s = 60
+    /// undecided_max = 100000
+    /// vote_timeout_max_s = 600
+    /// ```
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file: ReplicaFile = read(path)?;
+        let socket = |field: &str, text: &str| {
+            text.parse::<SocketAddr>().map_err(|_| ConfigError::Field {
+                path: path.to_owned(),
+                field: field.into(),
+                expected: "an IP address and a port, like 0.0.0.0:7401".into(),
+                got: text.into(),
+            })
+        };
+        let usual = Tuning::default();
+        let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
+        let TuningFile {
+            generation_period_s,
+            generation_transactions_max,
+            grace_s,
+            undecided_max,
+            vote_timeout_max_s,
+        } = file.tuning;
+        let mut tuning = Tuning::default();
+        tuning.generation_period = seconds(generation_period_s, usual.generation_period);
+        tuning.grace = seconds(grace_s, usual.grace);
+        tuning.vote_timeout_max = seconds(vote_timeout_max_s, usual.vote_timeout_max);
+        tuning.generation_transactions_max =
+            generation_transactions_max.unwrap_or(usual.generation_transactions_max);
+        tuning.undecided_max = undecided_max.unwrap_or(usual.undecided_max);
+        Ok(ReplicaSettings {
+            data: beside(path, &file.data),
+            listen: socket("listen", &file.listen)?,
+            http: file.http.map(|text| socket("http", &text)).transpose()?,
+            access: access(
+                path,
+                AccessFile {
+                    authority: file.authority,
+                    certificate: file.certificate,
+                    key: file.key,
+                    replica: file.replica,
+                },
+            )?,
+            tuning,
+        })
+    }
+}
+
+/// Reads what it takes to reach a cluster, as a participant, an initiator or an operator:
+///
+/// ```toml
+/// authority = "ca.pem"
+/// certificate = "ledger.pem"
+/// key = "ledger.key"
+///
+/// [[replica]]
+/// id = 1
+/// address = "one.example:7401"
+/// ```
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load_access(path: &Path) -> Result<Access, ConfigError> {
+    access(path, read(path)?)
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|error| ConfigError::File {
+        path: path.to_owned(),
+        error,
+    })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Toml {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+fn access(path: &Path, file: AccessFile) -> Result<Access, ConfigError> {
+    let AccessFile {
+        authority,
+        certificate,
+        key,
+        replica,
+    } = file;
+    let (authority, certificate, key) = (
+        beside(path, &authority),
+        beside(path, &certificate),
+        beside(path, &key),
+    );
+    let credentials = Credentials::load(&authority, &certificate, &key);
+    let credentials = credentials.map_err(|error| ConfigError::Credentials {
+        path: path.to_owned(),
+        error,
+    })?;
+    let wrong = |id: u32, expected: &str, got: String| ConfigError::Field {
+        path: path.to_owned(),
+        field: format!("address of replica {id}"),
+        expected: expected.into(),
+        got,
+    };
+    let members = replica.into_iter().map(|MemberEntry { id, address }| {
+        let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        let (Some(Ok(_)), Ok(parsed)) = (port, address.parse::<Address>()) else {
+            return Err(wrong(id, "a host and a port, like one.example:7401", address));
+        };
+        Ok(Member {
+            id: ReplicaId(id),
+            address: parsed,
+        })
+    });
+    let replicas: Vec<Member> = members.collect::<Result<_, _>>()?;
+    if replicas.is_empty() {
+        return Err(ConfigError::Field {
+            path: path.to_owned(),
+            field: "replica".into(),
+            expected: "at least one [[replica]]".into(),
+            got: "none".into(),
+        });
+    }
+    Ok(Access {
+        credentials,
+        replicas,
+    })
+}
+
+/// A path in a file is relative to the file.
+fn beside(file: &Path, path: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(path)
+}

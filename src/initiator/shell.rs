@@ -1,0 +1,313 @@
+//! Between the initiator's core and its application.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::{Other, Shell};
+use crate::protocol::initiator::{
+    CommitError as Refusal, Initiator as Core, InitiatorCommand, InitiatorNotice, PrepareBy,
+};
+use crate::protocol::message::{Message, Undecided};
+use crate::protocol::paxos::Ballot;
+use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Request, Session, TxnId};
+use crate::protocol::{Effects, Host, Input};
+use crate::transport::Links;
+
+use super::AbortReason;
+use super::hedge::Hedge;
+
+/// The most questions about sessions that wait for an answer.
+const RESOLVING_MAX: usize = 65_536;
+
+/// What an application asks.
+pub(super) enum Call {
+    /// Begin a transaction. Answered with its id and the floor at that time, or None when the ids
+    /// are used up.
+    Begin(oneshot::Sender<Option<TxnId>>),
+    /// Commit.
+    Commit(Commit, oneshot::Sender<Answer>),
+    /// The lowest sequence number that matters.
+    Floor(oneshot::Sender<u32>),
+    /// What came of this one?
+    Ask(CommitId, oneshot::Sender<Answer>),
+    /// Which sessions of this participant are connected?
+    Resolve(ParticipantName, oneshot::Sender<Vec<Session>>),
+    /// Nobody waits for this commit any more. Answered with its id, and why there is no outcome, if
+    /// it was under way.
+    GiveUp(TxnId, oneshot::Sender<Option<(CommitId, String)>>),
+    /// Commit will not be asked for.
+    Rollback(TxnId, Vec<Branch>),
+    /// Answered when no commit is under way.
+    Drain(oneshot::Sender<()>),
+}
+
+/// What commit is asked for.
+pub(super) struct Commit {
+    pub(super) txn: TxnId,
+    pub(super) branches: Vec<(Branch, Option<Request>)>,
+    pub(super) prepare: PrepareBy,
+    pub(super) vote_timeout: Duration,
+}
+
+/// What came of a commit or a question.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Refused(Refusal),
+    Committed,
+    Aborted(AbortReason),
+    Forgotten(CommitId),
+}
+
+/// A commit or a question under way.
+struct Waiting {
+    answers: Vec<oneshot::Sender<Answer>>,
+    since: Instant,
+    /// What is heard of why it was aborted.
+    reason: AbortReason,
+    /// What was told last of why there is no outcome yet.
+    undecided: Option<Undecided>,
+}
+
+/// Surrounds an initiator.
+pub(super) struct InitiatorShell {
+    links: Arc<Links>,
+    beginning: VecDeque<oneshot::Sender<Option<TxnId>>>,
+    /// Commits that were asked for in this turn, in order, until their ids are known.
+    asking: BTreeMap<TxnId, oneshot::Sender<Answer>>,
+    waiting: BTreeMap<CommitId, Waiting>,
+    resolving: BTreeMap<ParticipantName, Vec<oneshot::Sender<Vec<Session>>>>,
+    draining: Option<oneshot::Sender<()>>,
+    hedge: Hedge,
+    hedge_after: Option<Duration>,
+    /// An initiator sends itself nothing, but its driver listens.
+    _back: mpsc::UnboundedSender<Input<Core>>,
+}
+
+impl InitiatorShell {
+    pub(super) fn new(links: Arc<Links>, back: mpsc::UnboundedSender<Input<Core>>) -> Self {
+        InitiatorShell {
+            links,
+            beginning: VecDeque::new(),
+            asking: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            resolving: BTreeMap::new(),
+            draining: None,
+            hedge: Hedge::default(),
+            hedge_after: None,
+            _back: back,
+        }
+    }
+}
+
+impl Shell for InitiatorShell {
+    type Host = Core;
+    type Call = Call;
+
+    fn before(&mut self, _: &mut Core, message: &Message, _: &mut Effects<Core>) {
+        let Some((id, reason)) = abort_reason(message) else {
+            return;
+        };
+        if let Some(waiting) = self.waiting.get_mut(id)
+            && waiting.reason == AbortReason::Unknown
+        {
+            waiting.reason = reason;
+        }
+    }
+
+    fn call(&mut self, host: &mut Core, call: Call, out: &mut Effects<Core>) {
+        let mut step = |command| host.step(Input::Command(command), out);
+        match call {
+            Call::Begin(answer) => {
+                self.beginning.push_back(answer);
+                step(InitiatorCommand::Begin);
+            }
+            Call::Commit(commit, answer) => {
+                let Commit {
+                    txn,
+                    branches,
+                    prepare,
+                    vote_timeout,
+                } = commit;
+                self.asking.insert(txn, answer);
+                step(InitiatorCommand::Commit {
+                    txn,
+                    branches,
+                    prepare,
+                    vote_timeout,
+                });
+            }
+            Call::Floor(answer) => {
+                let _ = answer.send(host.floor());
+            }
+            Call::Ask(id, answer) => {
+                self.wait_for(id, answer);
+                step(InitiatorCommand::Ask(id));
+            }
+            Call::Resolve(participant, answer) => {
+                if self.resolving.len() < RESOLVING_MAX {
+                    let waiting = self.resolving.entry(participant.clone()).or_default();
+                    waiting.retain(|waiting| !waiting.is_closed());
+                    waiting.push(answer);
+                    step(InitiatorCommand::Resolve(participant));
+                }
+            }
+            Call::GiveUp(txn, answer) => {
+                step(InitiatorCommand::Abandon(txn));
+                self.asking.remove(&txn);
+                let ids = self.waiting.range(CommitId::all_of(txn)).map(|(id, _)| *id);
+                let ids: Vec<CommitId> = ids.collect();
+                let given_up = ids.into_iter().filter_map(|id| {
+                    let waiting = self.waiting.remove(&id)?;
+                    Some((id, why(waiting.undecided.as_ref())))
+                });
+                let _ = answer.send(given_up.last());
+            }
+            Call::Rollback(txn, branches) => step(InitiatorCommand::Rollback { txn, branches }),
+            Call::Drain(answer) => self.draining = Some(answer),
+        }
+    }
+
+    fn other(&mut self, _: &Core, _: Other) {}
+
+    fn release(&mut self, host: &mut Core, out: &mut Effects<Core>) {
+        let notices = std::mem::take(&mut out.notify);
+        for notice in notices {
+            self.notify(notice);
+        }
+        if let Some(delay) = self.hedge_after.take() {
+            host.step(Input::Command(InitiatorCommand::HedgeAfter(delay)), out);
+        }
+        self.links.send_all(out.send.drain(..));
+        self.links.learn(host.generations());
+        if self.draining.is_some() && self.waiting.is_empty() && self.asking.is_empty() {
+            self.draining.take().map(|answer| answer.send(()));
+        }
+    }
+}
+
+impl InitiatorShell {
+    fn notify(&mut self, notice: InitiatorNotice) {
+        match notice {
+            InitiatorNotice::Begun(txn) => {
+                if let Some(answer) = self.beginning.pop_front() {
+                    let _ = answer.send(Some(txn));
+                }
+            }
+            InitiatorNotice::SequenceExhausted => {
+                if let Some(answer) = self.beginning.pop_front() {
+                    let _ = answer.send(None);
+                }
+            }
+            InitiatorNotice::Asked(id) => {
+                if let Some(answer) = self.asking.remove(&id.txn) {
+                    self.wait_for(id, answer);
+                }
+            }
+            InitiatorNotice::Refused { txn, error } => {
+                if let Some(answer) = self.asking.remove(&txn) {
+                    let _ = answer.send(Answer::Refused(error));
+                }
+            }
+            InitiatorNotice::Outcome { id, outcome } => self.outcome(id, outcome),
+            InitiatorNotice::Expired { id } => {
+                for answer in self.ended(&id) {
+                    let _ = answer.send(Answer::Forgotten(id));
+                }
+            }
+            InitiatorNotice::Undecided { undecided, .. } => {
+                if let Some(waiting) = self.waiting.get_mut(&undecided.id) {
+                    waiting.undecided = Some(undecided);
+                }
+            }
+            InitiatorNotice::Resolved {
+                participant,
+                sessions,
+                ..
+            } => {
+                // A replica to which none is connected knows less than the others.
+                if !sessions.is_empty() {
+                    for answer in self.resolving.remove(&participant).unwrap_or_default() {
+                        let _ = answer.send(sessions.clone());
+                    }
+                }
+            }
+            // Nobody asks here: operators do.
+            InitiatorNotice::Forgotten { .. } | InitiatorNotice::Status { .. } => {}
+        }
+    }
+
+    fn outcome(&mut self, id: CommitId, outcome: Outcome) {
+        let Some(waiting) = self.waiting.remove(&id) else {
+            return;
+        };
+        if outcome == Outcome::Commit {
+            self.hedge_after = self.hedge.took(waiting.since.elapsed());
+        }
+        for answer in waiting.answers {
+            let _ = answer.send(match outcome {
+                Outcome::Commit => Answer::Committed,
+                Outcome::Abort => Answer::Aborted(waiting.reason),
+            });
+        }
+    }
+
+    fn wait_for(&mut self, id: CommitId, answer: oneshot::Sender<Answer>) {
+        let waiting = self.waiting.entry(id).or_insert_with(|| Waiting {
+            answers: Vec::new(),
+            since: Instant::now(),
+            reason: AbortReason::Unknown,
+            undecided: None,
+        });
+        waiting.answers.push(answer);
+    }
+
+    fn ended(&mut self, id: &CommitId) -> Vec<oneshot::Sender<Answer>> {
+        let waiting = self.waiting.remove(id);
+        waiting.map_or(Vec::new(), |waiting| waiting.answers)
+    }
+}
+
+/// Why there is no outcome, as it was told last.
+fn why(undecided: Option<&Undecided>) -> String {
+    let Some(Undecided {
+        missing, silent, ..
+    }) = undecided
+    else {
+        return "no replica has said anything about it".into();
+    };
+    let names = |of: Vec<String>| of.join(", ");
+    let missing = names(missing.iter().map(Branch::to_string).collect());
+    let silent = names(silent.iter().map(|id| id.to_string()).collect());
+    match (missing.is_empty(), silent.is_empty()) {
+        (true, true) => "replicas are deciding it".into(),
+        (false, true) => format!("no vote of {missing} so far"),
+        (true, false) => format!("replicas {silent} are silent"),
+        (false, false) => format!("no vote of {missing} so far; replicas {silent} are silent"),
+    }
+}
+
+/// Why a transaction is aborted, if that is what a replica says. The core does not care.
+fn abort_reason(message: &Message) -> Option<(&CommitId, AbortReason)> {
+    if let Message::Phase2b {
+        id,
+        ballot,
+        outcome: Outcome::Abort,
+    } = message
+    {
+        // At ballot 0 it is a vote.
+        let reason = match *ballot == Ballot::ZERO {
+            true => AbortReason::Vote,
+            false => AbortReason::Ballot,
+        };
+        return Some((id, reason));
+    }
+    if let Message::Decided(decision) = message
+        && decision.outcome == Outcome::Abort
+    {
+        return Some((&decision.id, AbortReason::Ballot));
+    }
+    None
+}

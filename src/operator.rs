@@ -1,0 +1,416 @@
+//! A person with a tool: looks at everything, ends what hangs, changes who the replicas are.
+//!
+//! Whatever an operator asks goes through the protocol like everything else, so that nothing it does
+//! can contradict an outcome.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use crate::protocol::message::{Declined, Message, State};
+use crate::protocol::paxos::ReplicaId;
+use crate::protocol::types::{CommitId, Configuration, Generations, Listed, Outcome, Peer, TxnId};
+use crate::transport::{Access, ConnectError, Inbound, Net, Role, draw};
+use crate::wire::{Answer, Frame, Query, Report};
+
+/// How long to wait for replicas that may be down.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a change may take: replicas may have to agree who leads the log.
+const CHANGE_MAX: Duration = Duration::from_secs(30);
+
+/// The pause before a change is asked for again.
+const CHANGE_RETRY: Duration = Duration::from_millis(300);
+
+/// A connected operator.
+pub struct Operator {
+    net: Net,
+    inbound: mpsc::Receiver<Inbound>,
+    generations: Generations,
+    connected: BTreeSet<ReplicaId>,
+}
+
+/// Of each replica what it said, or why it said nothing.
+pub type Said<T> = BTreeMap<ReplicaId, Result<T, String>>;
+
+/// What came of a transaction that was to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// This was chosen: now, or long before anybody wanted to end it.
+    Chosen(Outcome),
+    /// It came to its end so long ago that the outcome is forgotten.
+    Forgotten,
+}
+
+/// Why an operator's wish did not come true.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OperatorError {
+    /// Too few replicas answer.
+    #[error("no answer within {waited:?}: {why}")]
+    NoAnswer {
+        /// For how long was waited.
+        waited: Duration,
+        /// As far as it is known.
+        why: String,
+    },
+    /// The replicas decline.
+    #[error("declined: {0}")]
+    Declined(#[from] Declined),
+    /// Of a generation that is not known.
+    #[error("no replica is known that decides {0}")]
+    NobodyKnows(CommitId),
+    /// The connection to the cluster has ended.
+    #[error("the operator's connections have ended")]
+    Stopped,
+}
+
+impl Operator {
+    /// Connects, and waits a moment for every replica.
+    ///
+    /// # Errors
+    /// When the credentials are not an operator's, or no replica lets it in.
+    pub async fn connect(access: Access, wait: Duration) -> Result<Self, ConnectError> {
+        let Access {
+            credentials,
+            replicas,
+        } = access;
+        let identity = credentials.identity();
+        if !matches!(identity.role, Role::Operator(_)) {
+            return Err(ConnectError::WrongRole {
+                expected: "an operator",
+                got: identity.to_string(),
+            });
+        }
+        let (net, inbound) = Net::client(Peer::Operator(draw()), credentials, replicas)?;
+        let generations = net.generations(wait).await?;
+        let mut operator = Operator {
+            net,
+            inbound,
+            generations,
+            connected: BTreeSet::new(),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !operator.is_connected_to_all() {
+            if operator.next(deadline).await.is_none() {
+                break;
+            }
+        }
+        Ok(operator)
+    }
+
+    /// The generations, as far as they were told.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// How each replica is.
+    pub async fn status(&mut self) -> Said<Report> {
+        let reports = self.ask_all(&Frame::Query(Query::Status), |from, answer| match answer {
+            Event::Answer(Answer::Status(report)) if report.replica == from => Some(*report),
+            Event::Answer(_) | Event::Message(_) => None,
+        });
+        reports.await
+    }
+
+    /// What is undecided, or decided and not yet applied, as each replica sees it.
+    ///
+    /// # Errors
+    /// When no replica answers.
+    pub async fn list(
+        &mut self,
+    ) -> Result<BTreeMap<CommitId, BTreeMap<ReplicaId, State>>, OperatorError> {
+        let mut found: BTreeMap<CommitId, BTreeMap<ReplicaId, State>> = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let query = Frame::Query(Query::List { after });
+            let pages = self.ask_all(&query, |_, answer| match answer {
+                Event::Answer(Answer::List(listing)) => Some(listing),
+                Event::Answer(Answer::Status(_)) | Event::Message(_) => None,
+            });
+            let pages = pages.await;
+            let mut last = None;
+            let mut answered = false;
+            for (replica, page) in pages {
+                let Ok(page) = page else { continue };
+                answered = true;
+                // Everyone goes on from the page that ends first.
+                if let (true, Some((id, _))) = (page.more, page.transactions.last()) {
+                    last = Some(last.map_or(*id, |last: CommitId| last.min(*id)));
+                }
+                for (id, state) in page.transactions {
+                    found.entry(id).or_default().insert(replica, state);
+                }
+            }
+            if !answered {
+                return Err(self.no_answer(PATIENCE));
+            }
+            match last {
+                None => return Ok(found),
+                Some(id) => after = Some(id),
+            }
+        }
+    }
+
+    /// What each replica knows of a transaction: its instances, none if it is unknown there.
+    pub async fn show(&mut self, txn: TxnId) -> Said<Vec<(CommitId, State)>> {
+        let question = Frame::Message(Message::Inquire { txn });
+        let answers = self.ask_all(&question, |_, answer| match answer {
+            Event::Message(Message::Status { txn: of, instances }) if of == txn => Some(instances),
+            Event::Message(Message::Forgotten { txn: of }) if of == txn => Some(Vec::new()),
+            Event::Message(_) | Event::Answer(_) => None,
+        });
+        answers.await
+    }
+
+    /// The settled commits that wait for a branch, and for which.
+    ///
+    /// # Errors
+    /// When no replica answers.
+    pub async fn waiting(&mut self) -> Result<Vec<Listed>, OperatorError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut found: Vec<Listed> = Vec::new();
+        // One replica's list, page by page: they are the same everywhere, but for what was applied
+        // a moment ago.
+        let replica = self.connected.first().copied();
+        let replica = replica.ok_or_else(|| self.no_answer(PATIENCE))?;
+        let fetch = |after| Message::Fetch { slot: 0, after };
+        self.send(replica, fetch(None));
+        while let Some((from, event)) = self.next(deadline).await {
+            let Event::Message(Message::State { listed, more, .. }) = event else {
+                continue;
+            };
+            if from != replica {
+                continue;
+            }
+            found.extend(listed);
+            if !more {
+                return Ok(found);
+            }
+            self.send(replica, fetch(found.last().map(|listed| listed.id)));
+        }
+        Err(self.no_answer(PATIENCE))
+    }
+
+    /// Ends an undecided transaction: replicas decide it now, by a ballot. If commit may have been
+    /// chosen before, commit it is; the answer tells what was chosen.
+    ///
+    /// # Errors
+    /// When too few replicas answer in time.
+    pub async fn force_abort(&mut self, id: CommitId) -> Result<Ended, OperatorError> {
+        let who = self.generations.who_knows(id.txn);
+        let who = who.ok_or(OperatorError::NobodyKnows(id))?;
+        let replicas: Vec<ReplicaId> = who.iter().collect();
+        let deadline = Instant::now() + CHANGE_MAX;
+        loop {
+            for replica in &replicas {
+                self.send(*replica, Message::ForceAbort { id });
+            }
+            let retry = (Instant::now() + PATIENCE).min(deadline);
+            while let Some((_, event)) = self.next(retry).await {
+                match event {
+                    Event::Message(Message::Decided(decision)) if decision.id == id => {
+                        return Ok(Ended::Chosen(decision.outcome));
+                    }
+                    Event::Message(Message::Expired { id: of, .. }) if of == id => {
+                        return Ok(Ended::Forgotten);
+                    }
+                    Event::Message(_) | Event::Answer(_) => {}
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(self.no_answer(CHANGE_MAX));
+            }
+        }
+    }
+
+    /// Lets a settled commit go that waits for a branch which will never come back.
+    ///
+    /// # Errors
+    /// When the replicas decline, or too few answer.
+    pub async fn release(&mut self, id: CommitId) -> Result<(), OperatorError> {
+        let is_done = move |_: &Generations, event: &Event| matches!(event, Event::Message(Message::Expired { id: of, .. }) if *of == id);
+        self.change(&Message::Release { id }, is_done).await
+    }
+
+    /// Opens the next generation on this configuration.
+    ///
+    /// # Errors
+    /// When the replicas decline, or too few answer.
+    pub async fn reconfigure(
+        &mut self,
+        configuration: Configuration,
+    ) -> Result<u32, OperatorError> {
+        let latest = self.generations.latest();
+        let wanted = configuration.digest();
+        let message = Message::Reconfigure {
+            latest,
+            configuration,
+        };
+        let is_done = move |generations: &Generations, _: &Event| {
+            let after = generations.unsettled().find(|(of, _)| *of == latest + 1);
+            after.is_some_and(|(_, configuration)| configuration.digest() == wanted)
+        };
+        self.change(&message, is_done).await?;
+        Ok(latest + 1)
+    }
+
+    /// Asks whoever leads the log until it is done.
+    async fn change(
+        &mut self,
+        message: &Message,
+        is_done: impl Fn(&Generations, &Event) -> bool,
+    ) -> Result<(), OperatorError> {
+        let deadline = Instant::now() + CHANGE_MAX;
+        let mut leader: Option<ReplicaId> = None;
+        let mut declined = None;
+        loop {
+            let asked = leader.take().or_else(|| self.any());
+            if let Some(asked) = asked {
+                self.send(asked, message.clone());
+            }
+            let retry = (Instant::now() + PATIENCE).min(deadline);
+            while let Some((from, event)) = self.next(retry).await {
+                if is_done(&self.generations, &event) {
+                    return Ok(());
+                }
+                let Event::Message(Message::Declined(why)) = event else {
+                    continue;
+                };
+                if Some(from) != asked {
+                    continue;
+                }
+                match &why {
+                    Declined::NotLeader { leader: other } => leader = *other,
+                    Declined::UnderWay | Declined::LostSight => {}
+                    Declined::Changed { .. }
+                    | Declined::UsedId(_)
+                    | Declined::TooManyUnsettled(_)
+                    | Declined::Connected(_)
+                    | Declined::NotListed(_) => return Err(why.into()),
+                }
+                declined = Some(why);
+                tokio::time::sleep(CHANGE_RETRY).await;
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Err(declined.map_or_else(|| self.no_answer(CHANGE_MAX), Into::into));
+            }
+        }
+    }
+
+    /// Some replica of the configuration in force that is connected.
+    fn any(&self) -> Option<ReplicaId> {
+        let in_force = self.generations.in_force()?.acceptors();
+        let up: Vec<ReplicaId> = in_force
+            .iter()
+            .filter(|id| self.connected.contains(id))
+            .collect();
+        fastrand::choice(up)
+    }
+
+    /// Asks every replica, and waits for those that are connected.
+    async fn ask_all<T>(
+        &mut self,
+        question: &Frame,
+        mut pick: impl FnMut(ReplicaId, Event) -> Option<T>,
+    ) -> Said<T> {
+        let deadline = Instant::now() + PATIENCE;
+        let asked = self.connected.clone();
+        for replica in &asked {
+            let peer = Peer::Replica(*replica);
+            self.net.links.send_frame(&peer, question.clone());
+        }
+        let mut said: Said<T> = BTreeMap::new();
+        while said.len() < asked.len() {
+            let Some((from, event)) = self.next(deadline).await else {
+                break;
+            };
+            if let Some(answer) = pick(from, event) {
+                said.insert(from, Ok(answer));
+            }
+        }
+        let problems = self.net.links.problems();
+        for replica in self.generations.replicas() {
+            said.entry(replica).or_insert_with(|| {
+                let problem = problems.get(&replica).cloned();
+                Err(problem.unwrap_or_else(|| "no answer".into()))
+            });
+        }
+        said
+    }
+
+    fn send(&self, replica: ReplicaId, message: Message) {
+        self.net.links.send(&Peer::Replica(replica), message);
+    }
+
+    fn is_connected_to_all(&self) -> bool {
+        self.connected.is_superset(&self.generations.replicas())
+    }
+
+    fn no_answer(&self, waited: Duration) -> OperatorError {
+        let problems = self.net.links.problems().into_iter();
+        let problems = problems.map(|(replica, problem)| format!("replica {replica}: {problem}"));
+        let problems: Vec<String> = problems.collect();
+        let why = if problems.is_empty() {
+            "the replicas that are connected do not answer".into()
+        } else {
+            problems.join("; ")
+        };
+        OperatorError::NoAnswer { waited, why }
+    }
+
+    /// What comes next from a replica; None at the deadline.
+    async fn next(&mut self, deadline: Instant) -> Option<(ReplicaId, Event)> {
+        loop {
+            match timeout_at(deadline, self.inbound.recv()).await.ok()?? {
+                Inbound::Connected {
+                    peer: Peer::Replica(id),
+                    ..
+                } => {
+                    self.connected.insert(id);
+                    if self.is_connected_to_all() {
+                        return Some((
+                            id,
+                            Event::Message(Message::Announce(self.generations.clone())),
+                        ));
+                    }
+                }
+                Inbound::Disconnected {
+                    peer: Peer::Replica(id),
+                    ..
+                } => {
+                    self.connected.remove(&id);
+                }
+                Inbound::Message {
+                    from: Peer::Replica(id),
+                    message,
+                } => {
+                    if let Message::Announce(generations) | Message::NotOpen { generations, .. } =
+                        &message
+                        && self.generations.is_older_than(generations)
+                    {
+                        self.generations = generations.clone();
+                        self.net.links.learn(generations);
+                    }
+                    return Some((id, Event::Message(message)));
+                }
+                Inbound::Answer { from, answer } => return Some((from, Event::Answer(answer))),
+                Inbound::Connected { .. }
+                | Inbound::Disconnected { .. }
+                | Inbound::Message { .. }
+                | Inbound::Lsn { .. }
+                | Inbound::Query { .. } => {}
+            }
+        }
+    }
+}
+
+/// What a replica says to an operator.
+enum Event {
+    Message(Message),
+    Answer(Answer),
+}

@@ -1,0 +1,128 @@
+//! The resource manager's work, each piece in a task of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::protocol::Input;
+use crate::protocol::participant::{Participant as Session, ParticipantCommand};
+use crate::protocol::types::{Branch, CommitId, Outcome, ReadOnly, Request, TxnId, Vote};
+
+use super::resource_manager::{BranchId, Expiry, ResourceManager};
+
+/// The pause before what failed is tried again: doubled each time.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+type Back = mpsc::UnboundedSender<Input<Session>>;
+
+/// Has a resource manager work for one session.
+pub(super) struct Worker<R> {
+    pub(super) resource_manager: Arc<R>,
+    /// This session.
+    pub(super) me: Branch,
+}
+
+impl<R: ResourceManager> Worker<R> {
+    pub(super) fn prepare(
+        &self,
+        id: CommitId,
+        request: Option<Request>,
+        read_only: ReadOnly,
+        back: &Back,
+    ) {
+        let (manager, back) = (self.resource_manager.clone(), back.clone());
+        let branch = BranchId {
+            id,
+            branch: self.me.clone(),
+        };
+        tokio::spawn(async move {
+            let vote = match manager.prepare(&branch, request, read_only).await {
+                Ok(vote) => vote,
+                Err(error) => {
+                    // DESIGN 2.4: a prepare whose result is unknown votes Aborted and is rolled
+                    // back when it surfaces.
+                    tracing::warn!(%branch, %error, "a prepare failed: the branch votes to abort");
+                    if let Err(error) = manager.rollback(&branch).await {
+                        tracing::warn!(%branch, %error, "rollback failed; found in doubt later");
+                    }
+                    Vote::Aborted
+                }
+            };
+            answer(&back, ParticipantCommand::Prepared { id, vote });
+        });
+    }
+
+    pub(super) fn finish(&self, id: CommitId, branch: Branch, outcome: Outcome, back: &Back) {
+        let (manager, back) = (self.resource_manager.clone(), back.clone());
+        tokio::spawn(async move {
+            let of = BranchId { id, branch };
+            until_done(&of, "commit or rollback", || async {
+                match outcome {
+                    Outcome::Commit => manager.commit(&of).await,
+                    Outcome::Abort => manager.rollback(&of).await,
+                }
+            })
+            .await;
+            let BranchId { id, branch } = of;
+            answer(&back, ParticipantCommand::Finished { id, branch });
+        });
+    }
+
+    pub(super) fn expire(&self, id: CommitId, branch: Branch, back: &Back) {
+        let (manager, back) = (self.resource_manager.clone(), back.clone());
+        tokio::spawn(async move {
+            let of = BranchId { id, branch };
+            let expiry = until_done(&of, "roll back if prepared", || manager.expire(&of)).await;
+            let BranchId { id, branch } = of;
+            answer(
+                &back,
+                match expiry {
+                    Expiry::RolledBack => ParticipantCommand::Finished { id, branch },
+                    Expiry::NotPrepared => ParticipantCommand::NotPrepared { id, branch },
+                },
+            );
+        });
+    }
+
+    pub(super) fn let_go(&self, txn: TxnId) {
+        let manager = self.resource_manager.clone();
+        tokio::spawn(async move { manager.let_go(txn).await });
+    }
+
+    pub(super) fn settled(&self, through: CommitId) {
+        let manager = self.resource_manager.clone();
+        tokio::spawn(async move {
+            // The next horizon drops what this one could not.
+            if let Err(error) = manager.settled(through).await {
+                tracing::warn!(%error, "markers of settled commits were not dropped");
+            }
+        });
+    }
+}
+
+/// Tries for ever: the outcome stands, and nobody else can apply it.
+async fn until_done<T, E, F>(of: &BranchId, what: &str, mut attempt: impl FnMut() -> F) -> T
+where
+    E: std::error::Error,
+    F: Future<Output = Result<T, E>>,
+{
+    let mut pause = RETRY_MIN;
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) => {
+                tracing::warn!(branch = %of, %error, "{what} failed; trying again in {pause:?}");
+                metrics::counter!("paxos_commit_resource_manager_errors_total").increment(1);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+fn answer(back: &Back, command: ParticipantCommand) {
+    // The session may be gone by now; the next one finds the branch in doubt.
+    let _ = back.send(Input::Command(command));
+}

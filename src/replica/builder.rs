@@ -1,0 +1,366 @@
+//! Starts a replica, and stops it.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::driver::Driver;
+use crate::protocol::paxos::ReplicaId;
+use crate::protocol::replica::{ReplicaCommand, ReplicaConfig, Stored};
+use crate::protocol::types::{Peer, TxnId};
+use crate::protocol::{Effects, Host, Input, Replica as Core};
+use crate::store::{Loaded, OpenError, Store};
+use crate::transport::{Access, ListenError, Listening, Net, Role, Serving};
+
+use super::shell::{Call, Exit, ReplicaShell};
+use super::starting::{hear_peers, watch_amnesia};
+
+/// How long what is queued may take to be written at the end.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// Settings of a [`Replica`].
+#[derive(Clone, Debug)]
+pub struct ReplicaBuilder {
+    data: PathBuf,
+    listen: SocketAddr,
+    access: Access,
+    tuning: Tuning,
+}
+
+/// What can be tuned of a replica. The usual values suit most; all replicas of a cluster should
+/// have the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tuning {
+    /// How long a generation lasts. Usually ten minutes. Disk and memory hold about three of them.
+    pub generation_period: Duration,
+    /// After how many transactions a new generation is opened before its time. Usually a million.
+    pub generation_transactions_max: u64,
+    /// How long transactions under way get to finish once their generation is closed. Usually one
+    /// minute.
+    pub grace: Duration,
+    /// How many undecided transactions a replica takes on. Usually 100,000.
+    pub undecided_max: usize,
+    /// The longest that a transaction may ask replicas to wait for votes. Usually ten minutes.
+    pub vote_timeout_max: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            generation_period: Duration::from_secs(600),
+            generation_transactions_max: 1_000_000,
+            grace: Duration::from_secs(60),
+            undecided_max: 100_000,
+            vote_timeout_max: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Tuning {
+    fn apply(&self, config: &mut ReplicaConfig) {
+        let tick = config.tick.as_millis().max(1);
+        let ticks = |time: Duration| u32::try_from(time.as_millis() / tick).unwrap_or(u32::MAX);
+        config.generation_ticks = ticks(self.generation_period).max(1);
+        config.generation_transactions_max = self.generation_transactions_max.max(1);
+        config.grace_ticks = ticks(self.grace);
+        config.undecided_max = self.undecided_max;
+        config.vote_timeout_max = self.vote_timeout_max;
+    }
+}
+
+/// Why a replica did not start, or stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// The credentials are not a replica's.
+    #[error("expected the credentials of replica {expected} of {cluster}, got those of {got}")]
+    WrongIdentity {
+        /// The data directory's replica.
+        expected: ReplicaId,
+        /// The data directory's cluster.
+        cluster: String,
+        /// What the credentials are for.
+        got: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The endpoint.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Another replica remembers more than there is.
+    #[error(
+        "replica {replica} has lost what it promised: replica {by} remembers its store up to \
+         {remembered}, but at the start it ended at {found}. It must not vote any more. Replace it \
+         by a new replica with a new id (`paxos-commit cluster replace`); never restore it from a \
+         backup"
+    )]
+    Amnesia {
+        /// This replica.
+        replica: ReplicaId,
+        /// Who remembers.
+        by: ReplicaId,
+        /// What it remembers.
+        remembered: u64,
+        /// What the store held at the start.
+        found: u64,
+    },
+    /// It does not run any more.
+    #[error("the replica's driver has ended; its last words are in the log")]
+    Ended,
+}
+
+/// Why a replica that ran stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to.
+    Shutdown,
+    /// It was removed from the cluster, and the last generation that it decided is settled: nobody
+    /// needs it any more, and its data directory may be deleted.
+    Removed,
+}
+
+/// A replica that runs. Dropping it stops it without warning, as far as that can be done within a
+/// process: what was saved stays saved, what waited is lost.
+pub struct Replica {
+    id: ReplicaId,
+    address: SocketAddr,
+    net: Net,
+    store: Arc<Store>,
+    calls: mpsc::Sender<Call>,
+    driver: Driving,
+    removed: watch::Receiver<bool>,
+}
+
+/// A driver that ends when it is dropped.
+struct Driving(JoinHandle<()>);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replica({} at {})", self.id, self.address)
+    }
+}
+
+impl ReplicaBuilder {
+    /// Other settings than the usual.
+    #[must_use]
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
+        self
+    }
+
+    /// Runs until `shutdown` completes, or nobody needs the replica any more.
+    ///
+    /// # Errors
+    /// When it cannot start, or learns that it has lost what it promised. A failing store ends the
+    /// process.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<End, ReplicaError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let replica = tokio::select! {
+            started = self.start() => started?,
+            () = &mut shutdown => return Ok(End::Shutdown),
+        };
+        tracing::info!(replica = %replica.id, address = %replica.address, "serving");
+        let end = tokio::select! {
+            end = replica.ended() => end,
+            () = shutdown => Ok(End::Shutdown),
+        };
+        replica.shutdown().await;
+        end
+    }
+
+    /// Starts, and returns when it serves: F of the other replicas must be up for that.
+    ///
+    /// # Errors
+    /// When it cannot start, or has lost what it promised.
+    pub async fn start(self) -> Result<Replica, ReplicaError> {
+        self.start_listening(|_| {}).await
+    }
+
+    /// As [`start`](Self::start); `listening` is told the address as soon as there is one.
+    pub(crate) async fn start_listening(
+        self,
+        listening: impl FnOnce(SocketAddr) + Send,
+    ) -> Result<Replica, ReplicaError> {
+        let (store, loaded) = Store::open(&self.data)?;
+        let Loaded {
+            identity,
+            lsn,
+            peers,
+            records,
+            finished,
+            ..
+        } = loaded;
+        let me = identity.replica;
+        let own = self.access.credentials.identity();
+        if own.role != Role::Replica(me) || own.cluster.as_str() != identity.cluster {
+            return Err(ReplicaError::WrongIdentity {
+                expected: me,
+                cluster: identity.cluster,
+                got: own.to_string(),
+            });
+        }
+        let store = Arc::new(store);
+        let place = Listening {
+            replica: me,
+            address: self.listen,
+            reset_key: &identity.reset_key,
+        };
+        let Access {
+            credentials,
+            replicas: seeds,
+        } = self.access;
+        let (net, inbound) = Net::replica(&place, credentials, seeds.clone())?;
+        let address = net.links.address();
+        let address = address.map_err(|error| ListenError::Bind {
+            address: self.listen,
+            error,
+        })?;
+        listening(address);
+
+        let mut config = match identity.genesis {
+            Some(genesis) => ReplicaConfig::new(me, genesis),
+            None => ReplicaConfig::joining(me),
+        };
+        self.tuning.apply(&mut config);
+        let txn = |((generation, initiator), sequence)| TxnId {
+            generation,
+            initiator,
+            sequence,
+        };
+        let stored: Stored = finished.into_iter().map(txn).collect();
+        let mut effects = Effects::default();
+        let mut core = Core::recover(config, records, &mut effects);
+        core.step(Input::Command(ReplicaCommand::Stored(stored)), &mut effects);
+        {
+            let mut lsns = net.links.lsns();
+            (lsns.own, lsns.start) = (lsn, lsn);
+            lsns.peers.extend(peers);
+        }
+        net.links.learn(core.generations());
+        hear_peers(&net.links, me, core.generations(), &seeds).await?;
+
+        let (calls, called) = mpsc::channel(64);
+        let (back, from_back) = mpsc::unbounded_channel();
+        let (removed, watching) = watch::channel(core.is_removed());
+        let exit = Exit {
+            me: Peer::Replica(me),
+            links: net.links.clone(),
+            back,
+            removed: Arc::new(removed),
+            rejected: metrics::counter!("paxos_commit_refusals_total", "kind" => "rejected"),
+            durable: Arc::new(AtomicU64::new(0)),
+        };
+        let shell = ReplicaShell::new(me, store.clone(), exit);
+        let driver = Driver::new(core, shell, effects, inbound, called, from_back);
+        net.links.serve(Serving::Yes);
+        Ok(Replica {
+            id: me,
+            address,
+            net,
+            store,
+            calls,
+            driver: Driving(tokio::spawn(driver.run())),
+            removed: watching,
+        })
+    }
+}
+
+impl Replica {
+    /// A replica with this data directory, which [`init`](super::init) has made, listening on this
+    /// address. The replicas in `access` are whom it asks before it knows the cluster.
+    pub fn builder(data: PathBuf, listen: SocketAddr, access: Access) -> ReplicaBuilder {
+        ReplicaBuilder {
+            data,
+            listen,
+            access,
+            tuning: Tuning::default(),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it ends by itself: removed, or found to have lost its memory.
+    ///
+    /// # Errors
+    /// When it has lost what it promised, or does not run any more.
+    pub async fn ended(&self) -> Result<End, ReplicaError> {
+        let mut removed = self.removed.clone();
+        let removed = removed.wait_for(|removed| *removed);
+        tokio::select! {
+            removed = removed => removed.map(|_| End::Removed).map_err(|_| ReplicaError::Ended),
+            error = watch_amnesia(&self.net.links, self.id) => Err(error),
+        }
+    }
+
+    /// Looks at its core.
+    pub async fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let look = Box::new(move |core: &Core| drop(answer.send(look(core))));
+        self.calls.send(Call::Inspect(look)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Stops without warning, and returns when its data directory and its address are free again.
+    /// What was saved stays saved; connections end without a word.
+    pub async fn kill(self) {
+        let Replica {
+            net,
+            store,
+            mut driver,
+            ..
+        } = self;
+        driver.0.abort();
+        let _ = (&mut driver.0).await;
+        drop(net);
+        // It ends with its thread, which this one must not wait for.
+        let _ = tokio::task::spawn_blocking(move || drop(store)).await;
+    }
+
+    /// Stops in order: lets nobody in any more, saves what is under way, sends what waits for that,
+    /// ends the connections.
+    pub async fn shutdown(self) {
+        let Replica {
+            net,
+            store,
+            calls,
+            mut driver,
+            ..
+        } = self;
+        net.links.serve(Serving::No("it is shutting down".into()));
+        // The driver ends with its last call.
+        drop(calls);
+        let _ = (&mut driver.0).await;
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Err(error) = closed {
+            tracing::error!(%error, "the store was not closed in order");
+        }
+        net.close(CLOSE_MAX).await;
+    }
+}
