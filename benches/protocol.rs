@@ -16,7 +16,9 @@ use paxos_commit::protocol::message::{CastVote, Message, Prepare};
 use paxos_commit::protocol::participant::{Participant, ParticipantCommand, ParticipantConfig};
 use paxos_commit::protocol::paxos::log::LogConfig;
 use paxos_commit::protocol::paxos::{Acceptors, Ballot, ReplicaId};
-use paxos_commit::protocol::replica::{Records, Replica, ReplicaConfig, ReplicaTimer};
+use paxos_commit::protocol::replica::{
+    Record, Records, Replica, ReplicaCommand, ReplicaConfig, ReplicaTimer,
+};
 use paxos_commit::protocol::types::{
     Branch, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Roster, Session, TxnId, Vote,
 };
@@ -151,8 +153,8 @@ fn report_allocations() {
     count("initiator", initiator, initiator_inputs);
 }
 
-/// A million finished transactions over ten generations: what a replica remembers, and what its
-/// store keeps, levels off at two generations' worth.
+/// A million finished transactions over ten generations: what a store keeps levels off at two
+/// generations' worth; what a replica has in memory does not depend on it.
 fn report_forgetting() {
     let mut cluster = Alone::new();
     let mut bytes = 0;
@@ -162,8 +164,8 @@ fn report_forgetting() {
         let (transactions, records) = cluster.remembers();
         kept.push(bytes);
         println!(
-            "replica: after {} finished transactions it remembers {transactions}, its store keeps \
-             {records} records, {:.1} MB in all",
+            "replica: after {} finished transactions it has {transactions} in memory, its store \
+             keeps {records} records, {:.1} MB in all",
             generation * GENERATION,
             bytes as f64 / 1e6
         );
@@ -201,11 +203,24 @@ impl Alone {
         }
     }
 
-    /// One step, and all that the replica says to itself in it.
+    /// One step, and all that the replica says to itself in it. What it consults and has evicted is
+    /// recalled before; what is finished after it is durable at once, and evicted.
     fn step(&mut self, input: Input<Replica>) {
+        if let Input::Message { message, .. } = &input {
+            let unknown = self.replica.unknown(message).into_iter();
+            let found = unknown.flat_map(|lookup| self.store.look_up(lookup));
+            let found: Vec<Record> = found.collect();
+            if !found.is_empty() {
+                self.command(ReplicaCommand::Recall(found));
+            }
+        }
         self.replica.step(input, &mut self.effects);
         for record in self.effects.save.drain(..) {
             self.store.apply(record);
+        }
+        let finished: Vec<CommitId> = self.replica.finished().copied().collect();
+        if !finished.is_empty() {
+            self.command(ReplicaCommand::Evict(finished));
         }
         let sent: Vec<_> = self.effects.send.drain(..).collect();
         self.effects.clear();
@@ -215,6 +230,11 @@ impl Alone {
                 self.step(Input::Message { from, message });
             }
         }
+    }
+
+    fn command(&mut self, command: ReplicaCommand) {
+        self.replica
+            .step(Input::Command(command), &mut self.effects);
     }
 
     /// A generation's transactions, each to its end; then ticks until the next one is open.

@@ -32,7 +32,7 @@ struct Arguments {
     /// Without faults: how many transactions are simulated per second of real time.
     #[arg(long, conflicts_with_all = ["forget", "seeds", "first"])]
     fair: bool,
-    /// Without faults: a million transactions over ten generations, and what is remembered of them.
+    /// Without faults: a million transactions over ten generations, and what is kept of them.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     forget: bool,
 }
@@ -127,11 +127,14 @@ fn forget() {
         ..Plan::fair(1, 2, transactions as usize)
     };
     let stats = without_faults(plan);
-    println!("when a generation was opened: what one replica and one session kept");
-    println!("generation  transactions  records  branches");
+    println!(
+        "when a generation was opened: the transactions in one replica's memory, the records of"
+    );
+    println!("transactions on its disk, and the branches in one session's memory");
+    println!("generation  in memory  on disk  branches");
     for at in &stats.memory {
         println!(
-            "{:>10} {:>13} {:>8} {:>9}",
+            "{:>10} {:>10} {:>8} {:>9}",
             at.generation, at.transactions, at.records, at.branches
         );
     }

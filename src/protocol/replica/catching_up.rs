@@ -181,6 +181,11 @@ impl Replica {
 }
 
 impl Fetching {
+    /// What its pages list, so far.
+    pub(super) fn listed(&self) -> impl Iterator<Item = &Listed> + '_ {
+        self.listed.iter()
+    }
+
     fn last(&self) -> Option<CommitId> {
         self.listed.last().map(|listed| listed.id)
     }

@@ -240,7 +240,6 @@ impl Replica {
         let Some(horizon) = self.generations.horizon() else {
             return;
         };
-        let remembered = self.remembered();
         let kept: BTreeSet<CommitId> = listed.iter().map(|listed| listed.id).collect();
         let start = before.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.instances.range((start, Bound::Included(horizon)));
@@ -263,8 +262,7 @@ impl Replica {
         let generations = &self.generations;
         self.frozen
             .retain(|generation| generations.acceptors(*generation).is_some());
-        let forgotten = remembered - self.remembered();
-        self.older = self.older.saturating_sub(forgotten);
+        self.stored.forget_settled(generations);
     }
 }
 

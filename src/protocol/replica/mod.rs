@@ -14,10 +14,41 @@
 //! | `freezing` | the last ballot of a generation, as its replicas see it |
 //! | `forgetting` | the last ballot of a generation, as its leader sees it; what is dropped |
 //! | `catching_up` | the state of the log, from one replica to another |
+//! | `evicting`, `stored` | what is finished leaves the memory, and comes back when it is asked for |
 //! | `config`, `record`, `restoring` | settings; what is saved; back from there |
+//! | `status` | what a status page shows |
 //!
 //! The replica has one timer, a tick. Each instance counts ticks down to the moment when something
 //! must be done about it, so that whatever is due at the same tick travels in one batch.
+//!
+//! # What is finished leaves the memory
+//!
+//! A finished transaction must be remembered until its generation is settled, which can be millions
+//! of them; but hardly anybody asks. So the store keeps them, and the memory what is under way. Who
+//! drives a replica does this, in this order:
+//!
+//! 1. At start it [recovers](Host::recover) from the records of what is not finished, and its first
+//!    input is [`ReplicaCommand::Stored`], noted from the ids of all that is
+//!    ([`Record::is_final`]).
+//! 2. Before each message it reads from the store what [`Replica::unknown`] names, and if there are
+//!    any records, gives them to the replica with [`ReplicaCommand::Recall`]. It saves and sends
+//!    nothing.
+//! 3. When a save begins it notes [`Replica::finished`]; when that save, and with it all earlier
+//!    ones, is durable, it gives those ids to [`ReplicaCommand::Evict`]. Some may stay longer: those
+//!    who are late with a message about them need no look at the disk then. One that was recalled is
+//!    evicted in the same way; if no step waits for a save, that is at once.
+//!
+//! A host that is never told to evict anything does the same, with more memory.
+//!
+//! **Why a forgotten recall is no small matter.** Transaction 7 is aborted and finished at replicas
+//! 1, 2 and 3, by a ballot that found b's vote missing, and evicted. Now b's `Prepared`, which was
+//! on its way all the time, arrives everywhere, and a's comes a second time. To replicas that know
+//! nothing of 7 it is a new transaction: they hold both votes, accept Commit at ballot 0, and tell
+//! it to b, while a has rolled back. With the recall they answer Abort.
+//!
+//! **And why one must be durable before it is evicted.** Between the two a recall finds older
+//! records: votes that are held, a promise that is missing. The replica would go back behind what it
+//! is about to save.
 
 mod acceptor;
 mod asking;
@@ -25,6 +56,7 @@ mod ballots;
 mod catching_up;
 mod config;
 mod control;
+mod evicting;
 mod forgetting;
 mod freezing;
 mod instance;
@@ -33,6 +65,8 @@ mod record;
 mod recovery;
 mod restoring;
 mod settling;
+mod status;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod voting;
@@ -57,7 +91,9 @@ use recovery::Recovery;
 use voting::on_rollback;
 
 pub use config::ReplicaConfig;
+pub use evicting::Lookup;
 pub use record::{Record, Records};
+pub use stored::Stored;
 
 /// The timers of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,9 +102,18 @@ pub enum ReplicaTimer {
     Tick,
 }
 
-/// What the user of a replica can ask of it: nothing yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ReplicaCommand {}
+/// What whoever drives a replica tells it of its store. Nothing is saved or sent because of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReplicaCommand {
+    /// The store holds these finished transactions, of which the replica has recovered no record.
+    /// Before anything else: a message about one of them must not find it unknown.
+    Stored(Stored),
+    /// These are durable: drop them from memory. Those that are not finished stay.
+    Evict(Vec<CommitId>),
+    /// All records that the store holds of instances that are [unknown](Replica::unknown) in memory.
+    /// Those of any other are ignored.
+    Recall(Vec<Record>),
+}
 
 /// What a replica tells its user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,8 +161,10 @@ pub struct Replica {
     instances: BTreeMap<CommitId, Instance>,
     /// How many of `instances` are undecided.
     undecided: usize,
-    /// What nobody waits for any more.
+    /// What nobody waits for any more, as far as it has not been evicted.
     finished: BTreeMap<CommitId, Outcome>,
+    /// Up to where the store may hold what is not in memory.
+    stored: Stored,
     recovery: Recovery,
     /// The sessions that are connected, by participant.
     directory: BTreeMap<ParticipantName, BTreeSet<Session>>,
@@ -135,8 +182,9 @@ pub struct Replica {
     forgetting: Option<Forgetting>,
     /// What an operator is to be told, by the leader of the log.
     operator: Option<Asked>,
-    /// How many transactions are remembered of generations before the latest.
-    older: usize,
+    /// How many transactions of the latest generation were taken on since it was opened, or since
+    /// the start of the process if that was later; those that were under way then count.
+    begun: u64,
     /// Ticks since the latest generation was opened, as far as they matter.
     generation_age: u32,
     /// Ticks since the oldest generation could be settled, as far as they matter.
@@ -173,6 +221,7 @@ impl Host for Replica {
             instances: BTreeMap::new(),
             undecided: 0,
             finished: BTreeMap::new(),
+            stored: Stored::default(),
             directory: BTreeMap::new(),
             clients: BTreeSet::new(),
             generations: generations.unwrap_or_default(),
@@ -181,7 +230,7 @@ impl Host for Replica {
             fetching: None,
             forgetting: None,
             operator: None,
-            older: 0,
+            begun: 0,
             generation_age: 0,
             closed_age: 0,
             news_patience: 1,
@@ -200,42 +249,18 @@ impl Host for Replica {
             Input::Connected(peer) => self.on_connected(peer, out),
             Input::Disconnected(peer) => self.on_disconnected(&peer),
             Input::Timeout(ReplicaTimer::Tick) => self.on_tick(out),
-            Input::Command(command) => match command {},
+            Input::Command(command) => self.on_command(command),
         }
     }
 }
 
 impl Replica {
-    /// The instances whose outcome is not known here, oldest first.
-    pub fn undecided(&self) -> impl Iterator<Item = &CommitId> + '_ {
-        self.in_phase(Phase::Undecided)
-    }
-
-    /// The commits that some branch has not said that it applied, oldest first.
-    pub fn unapplied(&self) -> impl Iterator<Item = &CommitId> + '_ {
-        self.in_phase(Phase::Committed)
-    }
-
-    /// The outcome of `id`, if it is known here.
-    pub fn outcome(&self, id: &CommitId) -> Option<Outcome> {
-        // What is under way first: it is what most messages are about, and there is little of it.
-        match self.instances.get(id).map(|instance| instance.phase) {
-            Some(Phase::Undecided) => None,
-            Some(Phase::Committed) => Some(Outcome::Commit),
-            None => self.finished.get(id).copied(),
+    fn on_command(&mut self, command: ReplicaCommand) {
+        match command {
+            ReplicaCommand::Stored(stored) => self.take_stored(stored),
+            ReplicaCommand::Evict(ids) => self.evict(ids),
+            ReplicaCommand::Recall(records) => self.recall(records),
         }
-    }
-
-    /// How many transactions are remembered, finished ones among them.
-    pub fn remembered(&self) -> usize {
-        self.instances.len() + self.finished.len()
-    }
-
-    fn in_phase(&self, phase: Phase) -> impl Iterator<Item = &CommitId> + '_ {
-        let instances = self.instances.iter();
-        instances
-            .filter(move |(_, instance)| instance.phase == phase)
-            .map(|(id, _)| id)
     }
 
     fn on_message(
@@ -387,6 +412,9 @@ impl Replica {
     fn instance(&mut self, id: CommitId, patience: u32) -> &mut Instance {
         self.instances.entry(id).or_insert_with(|| {
             self.undecided += 1;
+            if id.txn.generation == self.generations.latest() {
+                self.begun += 1;
+            }
             Instance::new(None, patience)
         })
     }

@@ -26,7 +26,7 @@ impl Replica {
     /// A generation was opened: its age and its transactions count from now on.
     pub(super) fn opened(&mut self) {
         self.generation_age = 0;
-        self.older = self.remembered();
+        self.begun = 0;
     }
 
     /// The leader opens the next generation on the same configuration when the latest has lasted
@@ -34,19 +34,13 @@ impl Replica {
     pub(super) fn open_if_due(&mut self, out: &mut Effects<Self>) {
         let config = &self.config;
         let due = self.generation_age >= config.generation_ticks
-            || self.begun() >= config.generation_transactions_max;
+            || self.begun >= config.generation_transactions_max;
         if !due || self.generations.unsettled().count() > UNSETTLED_USUAL {
             return;
         }
         if let Some(configuration) = self.generations.in_force().cloned() {
             self.propose(self.next_open(configuration), out);
         }
-    }
-
-    /// How many transactions of the latest generation are remembered. None is forgotten before the
-    /// second generation after it is open.
-    fn begun(&self) -> u64 {
-        self.remembered().saturating_sub(self.older) as u64
     }
 
     fn next_open(&self, configuration: Configuration) -> Entry {

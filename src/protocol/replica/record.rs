@@ -11,6 +11,8 @@ use crate::protocol::types::{
     Applies, CommitId, Configuration, Entry, Generations, Listed, Outcome, Roster, Vote,
 };
 
+use super::{Lookup, Replica, Stored};
+
 /// What a replica saves.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Record {
@@ -85,6 +87,41 @@ pub enum Record {
         /// The settled commits that wait for a branch.
         listed: Vec<Listed>,
     },
+}
+
+impl Record {
+    /// The instance that it is about, if it is about one.
+    pub fn id(&self) -> Option<&CommitId> {
+        match self {
+            Record::Vote { id, .. }
+            | Record::Promise { id, .. }
+            | Record::Accept { id, .. }
+            | Record::Committed { id, .. }
+            | Record::Finished { id, .. } => Some(id),
+            Record::Round { .. }
+            | Record::Log(_)
+            | Record::Frozen { .. }
+            | Record::Chosen { .. }
+            | Record::State { .. } => None,
+        }
+    }
+
+    /// Whether this record alone shows that its transaction is finished. (One `Aborted` at ballot 0
+    /// is a final abort, and nothing else is saved of it.)
+    pub fn is_final(&self) -> bool {
+        match self {
+            Record::Finished { .. } => true,
+            Record::Vote { vote, .. } => *vote == Vote::Aborted,
+            Record::Promise { .. }
+            | Record::Accept { .. }
+            | Record::Committed { .. }
+            | Record::Round { .. }
+            | Record::Log(_)
+            | Record::Frozen { .. }
+            | Record::Chosen { .. }
+            | Record::State { .. } => false,
+        }
+    }
 }
 
 /// What a store must keep of all that a replica ever saved: what [`recover`] needs, and no more.
@@ -178,6 +215,44 @@ impl Records {
 
     /// The records to recover from.
     pub fn iter(&self) -> impl Iterator<Item = Record> + '_ {
+        self.unfinished().chain(self.finished())
+    }
+
+    /// The records to recover from, but those of finished transactions.
+    pub fn unfinished(&self) -> impl Iterator<Item = Record> + '_ {
+        self.control().chain(self.of_transactions(false))
+    }
+
+    /// The records of finished transactions.
+    pub fn finished(&self) -> impl Iterator<Item = Record> + '_ {
+        self.of_transactions(true)
+    }
+
+    /// What a replica is told at start, if it recovers without the finished transactions.
+    pub fn stored(&self) -> Stored {
+        let finished = self.transactions.iter();
+        let finished = finished.filter(|(_, records)| records.iter().any(Record::is_final));
+        finished.map(|(id, _)| id.txn).collect()
+    }
+
+    /// The records of what a step consults and the memory does not hold.
+    pub fn look_up(&self, lookup: Lookup) -> impl Iterator<Item = Record> + '_ {
+        let ids = match lookup {
+            Lookup::Instance(id) => id..=id,
+            Lookup::Transaction(txn) => Replica::of_txn(txn),
+        };
+        let found = self.transactions.range(ids);
+        found.flat_map(|(_, records)| records).cloned()
+    }
+
+    fn of_transactions(&self, finished: bool) -> impl Iterator<Item = Record> + '_ {
+        let all = self.transactions.values();
+        let some = all.filter(move |all| all.iter().any(Record::is_final) == finished);
+        some.flatten().cloned()
+    }
+
+    /// What is saved of anything but transactions.
+    fn control(&self) -> impl Iterator<Item = Record> + '_ {
         let listed = self.listed.iter().map(|(id, unapplied)| Listed {
             id: *id,
             unapplied: unapplied.clone(),
@@ -203,12 +278,8 @@ impl Records {
         let frozen = self.frozen.iter().map(|generation| Record::Frozen {
             generation: *generation,
         });
-        let transactions = self.transactions.values().flatten().cloned();
         let state = state.into_iter().chain(round);
-        state
-            .chain(log.map(Record::Log))
-            .chain(frozen)
-            .chain(transactions)
+        state.chain(log.map(Record::Log)).chain(frozen)
     }
 
     /// How many records of transactions are kept: those that are not settled, and one for each

@@ -33,6 +33,10 @@ impl Replica {
         let listed = self.restore_control(control);
         self.restore_log(log);
         self.restore_transactions(transactions, listed);
+        let latest = self.generations.latest();
+        let begun = self.instances.keys().rev();
+        let begun = begun.take_while(|id| id.txn.generation == latest);
+        self.begun = begun.count() as u64;
     }
 
     /// Goes through what was chosen, in order. Answers with the settled commits that waited.
@@ -93,7 +97,8 @@ impl Replica {
         self.log = Some(log);
     }
 
-    fn restore_transactions(
+    /// Takes back transactions, all of whose records are here.
+    pub(super) fn restore_transactions(
         &mut self,
         saved: Vec<Record>,
         mut listed: BTreeMap<CommitId, Unapplied>,
@@ -168,10 +173,6 @@ impl Replica {
         }
         self.finished.extend(finished);
         self.settle_restored();
-        let latest = self.generations.latest();
-        let is_older = |id: &&CommitId| id.txn.generation < latest;
-        let under_way = self.instances.keys().take_while(is_older).count();
-        self.older = under_way + self.finished.keys().take_while(is_older).count();
     }
 
     fn restored(&mut self, id: CommitId, roster: Option<Roster>) -> &mut Instance {

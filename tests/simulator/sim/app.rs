@@ -7,7 +7,7 @@ use std::time::Duration;
 use paxos_commit::protocol::initiator::{
     CommitError, InitiatorCommand, InitiatorNotice, PrepareBy,
 };
-use paxos_commit::protocol::message::{BeginCommit, Decision, Message, Prepare};
+use paxos_commit::protocol::message::{BeginCommit, Decision, Message, Prepare, State};
 use paxos_commit::protocol::participant::ParticipantCommand;
 use paxos_commit::protocol::types::{
     Branch, CommitId, Outcome, Peer, ReadOnly, Request, Roster, TxnId,
@@ -358,9 +358,18 @@ impl World {
 
     /// An operator is told something.
     pub fn tell_operator(&mut self, to: &Peer, message: &Message) {
-        let (Peer::Operator(number), Message::Decided(Decision { id, outcome, .. })) =
-            (to, message)
-        else {
+        let Peer::Operator(number) = to else {
+            return;
+        };
+        if let Message::Status { instances, .. } = message {
+            for (id, state) in instances {
+                if let State::Decided { outcome, .. } = state {
+                    let result = self.facts.tell(*id, *outcome);
+                    self.check(result);
+                }
+            }
+        }
+        let Message::Decided(Decision { id, outcome, .. }) = message else {
             return;
         };
         let result = self.facts.tell(*id, *outcome);
@@ -373,7 +382,7 @@ impl World {
         }
     }
 
-    /// An operator forces an abort.
+    /// An operator looks at a transaction, and forces an abort.
     pub fn force_abort(&mut self) {
         if self.known.is_empty() {
             return;
@@ -385,12 +394,14 @@ impl World {
         let number = self.forced.len() as u64 + self.stats.faults[&Fault::ForcedAbort];
         self.forced.insert(number, id);
         let replica = self.rng.usize(..self.replicas.len());
-        let event = Event::Deliver {
-            to: At::Replica(replica),
-            life: 0,
-            from: Peer::Operator(number),
-            message: Message::ForceAbort { id },
-        };
-        self.schedule(0, event);
+        for message in [Message::Inquire { txn: id.txn }, Message::ForceAbort { id }] {
+            let event = Event::Deliver {
+                to: At::Replica(replica),
+                life: 0,
+                from: Peer::Operator(number),
+                message,
+            };
+            self.schedule(0, event);
+        }
     }
 }

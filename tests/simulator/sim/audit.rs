@@ -77,8 +77,9 @@ impl World {
                 continue;
             };
             let (memory, disk) = (host.remembered(), self.disks[index].transactions());
-            if memory + disk > 0 {
-                let what = format!("{memory} transactions and {disk} records");
+            let marks = host.stored().len();
+            if memory + disk + marks > 0 {
+                let what = format!("{memory} transactions, {disk} records and {marks} marks");
                 return Some(format!("replica {} remembers {what}", index + 1));
             }
         }
@@ -107,10 +108,12 @@ impl World {
         }
         // Every replica that knows an outcome knows the same one.
         let ids: Vec<_> = self.facts.instances().copied().collect();
+        let replicas = (0..self.replicas.len()).map(|index| self.with_everything(index));
+        let replicas: Vec<_> = replicas.collect();
         for id in ids {
             let told = self.facts.told(&id);
-            for node in &self.replicas {
-                let known = node.host.as_ref().and_then(|host| host.outcome(&id));
+            for (node, host) in self.replicas.iter().zip(&replicas) {
+                let known = host.as_ref().and_then(|host| host.outcome(&id));
                 if known.is_some() && told.is_some() && known != told {
                     return Err(format!("{} knows another outcome of {id}", node.me));
                 }

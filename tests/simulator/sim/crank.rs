@@ -2,7 +2,6 @@
 
 use paxos_commit::protocol::initiator::InitiatorNotice;
 use paxos_commit::protocol::participant::ParticipantNotice;
-use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::protocol::replica::{Record, ReplicaNotice};
 use paxos_commit::protocol::{Effects, Host, Initiator, Input, Participant, Replica, TimerOp};
 
@@ -28,6 +27,16 @@ pub trait Kind: Host {
     fn load(_world: &World, _index: usize, records: Vec<Self::Record>) -> Vec<Self::Record> {
         records
     }
+    /// It has recovered.
+    fn started(_world: &mut World, _index: usize) {}
+    /// It is about to take this input.
+    fn before(_world: &mut World, _index: usize, _input: &Input<Self>) {}
+    /// A save of all that waits begins.
+    fn save_begins(_world: &mut World, _index: usize) {}
+    /// That save is durable.
+    fn save_is_durable(_world: &mut World, _index: usize) {}
+    /// The saves of all steps up to here are durable.
+    fn all_is_durable(_world: &mut World, _index: usize) {}
 }
 
 impl Kind for Replica {
@@ -60,20 +69,25 @@ impl Kind for Replica {
             plant.bend(world, index, effects);
         }
     }
-    /// What a store keeps. To recover from all that was ever saved is the same.
     fn load(world: &World, index: usize, records: Vec<Record>) -> Vec<Record> {
-        let kept: Vec<Record> = world.disks[index].iter().collect();
-        if let Some(plant) = world.options.plant {
-            return plant.load(ReplicaId(index as u32 + 1), kept);
+        world.load(index, records)
+    }
+    fn started(world: &mut World, index: usize) {
+        world.tell_stored(index);
+    }
+    fn before(world: &mut World, index: usize, input: &Input<Self>) {
+        if let Input::Message { message, .. } = input {
+            world.recall(index, message);
         }
-        let config = &world.replicas[index].config;
-        let recover = |records| Replica::recover(config.clone(), records, &mut Effects::default());
-        assert!(
-            recover(records) == recover(kept.clone()),
-            "replica {} recovers to something else from what a store keeps",
-            index + 1
-        );
-        kept
+    }
+    fn save_begins(world: &mut World, index: usize) {
+        world.note_leaving(index);
+    }
+    fn save_is_durable(world: &mut World, index: usize) {
+        world.evict_noted(index);
+    }
+    fn all_is_durable(world: &mut World, index: usize) {
+        world.evict_finished(index);
     }
 }
 
@@ -121,11 +135,13 @@ pub fn boot<H: Kind>(world: &mut World, index: usize) {
     let mut effects = Effects::default();
     let host = H::recover(config, records, &mut effects);
     H::node(world, index).host = Some(host);
+    H::started(world, index);
     take::<H>(world, index, effects);
 }
 
 /// One step of one host.
 pub fn step<H: Kind>(world: &mut World, index: usize, input: Input<H>) {
+    H::before(world, index, &input);
     let node = H::node(world, index);
     let Some(host) = &mut node.host else {
         return;
@@ -151,10 +167,16 @@ fn take<H: Kind>(world: &mut World, index: usize, mut effects: Effects<H>) {
         release::<H>(world, index, early);
     }
     H::bend(world, index, &mut effects);
+    if world.options.plant == Some(Plant::EvictsBeforeSaved) {
+        H::all_is_durable(world, index);
+    }
     let settled = H::node(world, index).is_settled();
     let jumps_the_queue = world.options.plant == Some(Plant::ReleaseNotFifo);
     if effects.save.is_empty() && (settled || jumps_the_queue) {
         release::<H>(world, index, effects);
+        if settled {
+            H::all_is_durable(world, index);
+        }
         return;
     }
     let somebody_waits = is_urgent(&effects);
@@ -218,6 +240,7 @@ fn begin_save<H: Kind>(world: &mut World, index: usize) {
     let node = H::node(world, index);
     std::mem::swap(&mut node.saving, &mut node.waiting);
     let life = node.life;
+    H::save_begins(world, index);
     world.stats.saves += 1;
     let mut after = world.between(world.plan.save_min, world.plan.save_max);
     if chance(&mut world.rng, world.plan.stall) {
@@ -254,10 +277,15 @@ pub fn finish_save<H: Kind>(world: &mut World, index: usize, life: u32) {
         release::<H>(world, index, effects);
     }
     let node = H::node(world, index);
-    if node.life == life && node.saving.is_empty() {
+    if node.life != life {
+        return;
+    }
+    if node.saving.is_empty() {
         node.saving = saved;
     }
-    if node.life != life || node.waiting.is_empty() {
+    H::save_is_durable(world, index);
+    let node = H::node(world, index);
+    if node.waiting.is_empty() {
         return;
     }
     if node.waiting.iter().any(is_urgent) {

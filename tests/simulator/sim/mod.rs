@@ -5,6 +5,7 @@
 //! | `plan` | what a run looks like, drawn from the seed |
 //! | `world` | the hosts, the event queue, the loop |
 //! | `node` | one host with its disk and timers |
+//! | `memory` | what is finished leaves a replica's memory, and is read from disk when asked for |
 //! | `crank` | input -> step -> save -> release, for any host |
 //! | `network` | loss, duplication, delay, partitions |
 //! | `resource` | the participants' resource managers |
@@ -30,6 +31,7 @@ mod audit;
 mod chaos;
 pub mod count;
 mod crank;
+mod memory;
 mod network;
 mod node;
 mod observe;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use paxos_commit::protocol::types::Peer;
+use paxos_commit::protocol::types::{CommitId, Peer};
 use paxos_commit::protocol::{Effects, Host};
 
 /// A host in its process.
@@ -21,6 +21,8 @@ pub struct Node<H: Host> {
     pub saving: Vec<Effects<H>>,
     /// Steps that wait for the save under way.
     pub waiting: Vec<Effects<H>>,
+    /// Of a replica: what is finished and durable when the save under way is.
+    pub leaving: Vec<CommitId>,
     /// Whether `waiting` will be saved at the latest when it has lingered.
     pub lingering: bool,
     /// The timers that run, each with the token of its last setting.
@@ -41,6 +43,7 @@ impl<H: Host> Node<H> {
             durable: Vec::new(),
             saving: Vec::new(),
             waiting: Vec::new(),
+            leaving: Vec::new(),
             lingering: false,
             timers: BTreeMap::new(),
             clock,
@@ -63,6 +66,7 @@ impl<H: Host> Node<H> {
         self.life += 1;
         self.timers.clear();
         self.lingering = false;
+        self.leaving.clear();
         self.waiting.clear();
         let saving = std::mem::take(&mut self.saving);
         let records = saving.into_iter().flat_map(|effects| effects.save);

@@ -70,6 +70,8 @@ pub struct Plan {
     pub generation_transactions_max: u64,
     pub grace_ticks: u32,
     pub list_max: usize,
+    /// So many finished transactions may stay in a replica's memory; all, if it is the maximum.
+    pub keep_finished: usize,
     /// So many commits are not applied by their first branch before the load has ended.
     pub stuck: usize,
     /// Clocks run at these percentages of true time.
@@ -138,6 +140,7 @@ impl Plan {
             generation_transactions_max: u64::MAX,
             grace_ticks: 20,
             list_max: 256,
+            keep_finished: 0,
             stuck: 0,
             clock_min: 100,
             clock_max: 100,
@@ -168,7 +171,11 @@ impl Plan {
         let slow = turning && rng.bool();
         // Generations that turn fast and are settled at once, in the midst of the load.
         let hasty = turning && rng.bool();
+        // Drawn aside: what stays in memory changes nothing, so that seeds keep their runs.
+        let mut aside = rng.clone();
+        let keep_finished = [0, 0, 0, aside.usize(1..20)][aside.usize(..4)];
         Plan {
+            keep_finished,
             fair: false,
             participants,
             sessions: participants + rng.usize(0..=2),
@@ -240,6 +247,11 @@ impl Plan {
     /// Whether this run has no faults: no process dies, nothing arrives twice or late.
     pub fn is_fair(&self) -> bool {
         self.fair
+    }
+
+    /// Whether what is finished leaves a replica's memory.
+    pub fn evicts(&self) -> bool {
+        self.keep_finished < usize::MAX
     }
 
     pub fn replicas(&self) -> u32 {

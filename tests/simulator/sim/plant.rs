@@ -53,6 +53,12 @@ pub enum Plant {
     OpenHandedOutEarly,
     /// A replica that lost its disk comes back under its name.
     LostDiskComesBack,
+    /// What is evicted is not looked for on disk: it is taken for new.
+    ForgetsToRecall,
+    /// A replica that restarts is not told what its disk holds besides: it is taken for new.
+    ForgetsStored,
+    /// What is finished is evicted before it is durable: what is recalled is older.
+    EvictsBeforeSaved,
 }
 
 impl Plant {
@@ -124,7 +130,7 @@ impl Plant {
         }
     }
 
-    pub const ALL: [Plant; 20] = [
+    pub const ALL: [Plant; 23] = [
         Plant::SendBeforeSave,
         Plant::ReleaseNotFifo,
         Plant::ForgetsPromises,
@@ -145,6 +151,9 @@ impl Plant {
         Plant::HorizonBeforeList,
         Plant::OpenHandedOutEarly,
         Plant::LostDiskComesBack,
+        Plant::ForgetsToRecall,
+        Plant::ForgetsStored,
+        Plant::EvictsBeforeSaved,
     ];
 
     /// What a replica's disk gives back when it restarts.

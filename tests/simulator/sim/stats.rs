@@ -57,10 +57,15 @@ pub enum Sometimes {
     RemovedReplicaStopped,
     ReleasedByOperator,
     ExpiredButNotPrepared,
+    Recalled,
+    RecalledForBallot,
+    RecalledForInquiry,
+    RecalledForCollect,
+    RecalledForList,
 }
 
 impl Sometimes {
-    pub const ALL: [Sometimes; 49] = [
+    pub const ALL: [Sometimes; 54] = [
         Sometimes::Commit,
         Sometimes::Abort,
         Sometimes::ReadOnlyVote,
@@ -110,6 +115,11 @@ impl Sometimes {
         Sometimes::RemovedReplicaStopped,
         Sometimes::ReleasedByOperator,
         Sometimes::ExpiredButNotPrepared,
+        Sometimes::Recalled,
+        Sometimes::RecalledForBallot,
+        Sometimes::RecalledForInquiry,
+        Sometimes::RecalledForCollect,
+        Sometimes::RecalledForList,
     ];
 }
 
@@ -190,7 +200,8 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     pub generation: u32,
-    /// Transactions in the memory of a replica.
+    /// Transactions in the memory of a replica: what is under way, and what is finished and not
+    /// evicted.
     pub transactions: usize,
     /// Records of transactions on its disk.
     pub records: usize,

@@ -57,6 +57,15 @@ impl<E: LogEntry> Log<E> {
         }
     }
 
+    /// What this replica proposes in the current slot, if it does: the next acceptance may get it
+    /// chosen.
+    pub fn proposed(&self) -> Option<&E> {
+        match &self.role {
+            Role::Follower => None,
+            Role::Proposing(ours) => ours.proposer.proposed(),
+        }
+    }
+
     /// Proposes `entry` in the current slot. Says whether it could: only when it
     /// [is free](Self::is_free). It may still lose the slot to another entry.
     pub fn propose(&mut self, entry: E, out: &mut LogEffects<E>) -> bool {

@@ -7,6 +7,7 @@ mod asking;
 mod batches;
 mod begin;
 mod control;
+mod evicting;
 mod leading;
 mod patience;
 mod promising;
