@@ -157,13 +157,14 @@ impl ReplicaSettings {
             undecided_max,
             vote_timeout_max_s,
         } = file.tuning;
-        let mut tuning = Tuning::default();
-        tuning.generation_period = seconds(generation_period_s, usual.generation_period);
-        tuning.grace = seconds(grace_s, usual.grace);
-        tuning.vote_timeout_max = seconds(vote_timeout_max_s, usual.vote_timeout_max);
-        tuning.generation_transactions_max =
-            generation_transactions_max.unwrap_or(usual.generation_transactions_max);
-        tuning.undecided_max = undecided_max.unwrap_or(usual.undecided_max);
+        let tuning = Tuning {
+            generation_period: seconds(generation_period_s, usual.generation_period),
+            generation_transactions_max: generation_transactions_max
+                .unwrap_or(usual.generation_transactions_max),
+            grace: seconds(grace_s, usual.grace),
+            undecided_max: undecided_max.unwrap_or(usual.undecided_max),
+            vote_timeout_max: seconds(vote_timeout_max_s, usual.vote_timeout_max),
+        };
         Ok(ReplicaSettings {
             data: beside(path, &file.data),
             listen: socket("listen", &file.listen)?,

@@ -27,10 +27,13 @@
 
 #[cfg(feature = "cluster")]
 pub mod cluster;
+pub mod config;
 mod driver;
 pub mod initiator;
 pub mod operator;
 pub mod participant;
 pub mod protocol;
+pub mod replica;
+pub mod store;
 pub mod transport;
 pub mod wire;

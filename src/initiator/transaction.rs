@@ -145,9 +145,8 @@ impl Transaction {
         if request.len() > REQUEST_BYTES_MAX {
             return Err(EnlistError::RequestTooLong { got: request.len() });
         }
-        let enlisted = self.branches.keys();
-        let enlisted = enlisted.filter(|branch| branch.participant == name);
-        let branch = match enlisted.last() {
+        let mut enlisted = self.branches.keys();
+        let branch = match enlisted.find(|branch| branch.participant == name) {
             Some(branch) => branch.clone(),
             None => self.resolve(&name).await?,
         };

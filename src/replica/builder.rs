@@ -18,10 +18,14 @@ use crate::protocol::replica::{ReplicaCommand, ReplicaConfig, Stored};
 use crate::protocol::types::{Peer, TxnId};
 use crate::protocol::{Effects, Host, Input, Replica as Core};
 use crate::store::{Loaded, OpenError, Store};
-use crate::transport::{Access, ListenError, Listening, Net, Role, Serving};
+use crate::transport::{Access, Links, ListenError, Listening, Net, Role, Serving};
+use crate::wire::Frame;
 
 use super::shell::{Call, Exit, ReplicaShell};
 use super::starting::{hear_peers, watch_amnesia};
+
+/// How often the others are told how far this replica's store is.
+const TELL_LSN: Duration = Duration::from_secs(1);
 
 /// How long what is queued may take to be written at the end.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -137,14 +141,15 @@ pub struct Replica {
     net: Net,
     store: Arc<Store>,
     calls: mpsc::Sender<Call>,
-    driver: Driving,
+    driver: Running,
+    _telling: Running,
     removed: watch::Receiver<bool>,
 }
 
-/// A driver that ends when it is dropped.
-struct Driving(JoinHandle<()>);
+/// A task that ends when it is dropped.
+struct Running(JoinHandle<()>);
 
-impl Drop for Driving {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -269,15 +274,31 @@ impl ReplicaBuilder {
         let shell = ReplicaShell::new(me, store.clone(), exit);
         let driver = Driver::new(core, shell, effects, inbound, called, from_back);
         net.links.serve(Serving::Yes);
+        let links = net.links.clone();
         Ok(Replica {
             id: me,
             address,
             net,
             store,
             calls,
-            driver: Driving(tokio::spawn(driver.run())),
+            driver: Running(tokio::spawn(driver.run())),
+            _telling: Running(tokio::spawn(tell_lsn(links))),
             removed: watching,
         })
+    }
+}
+
+/// Tells the other replicas how far this one's store is: they remember it, and notice if it is ever
+/// behind that.
+async fn tell_lsn(links: Arc<Links>) {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(TELL_LSN).await;
+        let own = links.lsns().own;
+        if own > told {
+            links.send_to_replicas(&Frame::Lsn(own));
+            told = own;
+        }
     }
 }
 

@@ -227,7 +227,7 @@ impl Replica {
         }
     }
 
-    fn state_of(&self, id: &CommitId, instance: &Instance) -> State {
+    pub(super) fn state_of(&self, id: &CommitId, instance: &Instance) -> State {
         match instance.phase {
             Phase::Undecided => State::Undecided {
                 missing: instance.missing(),

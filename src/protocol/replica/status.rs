@@ -1,6 +1,8 @@
 //! What a replica shows of itself; nothing of it changes anything.
 
-use crate::protocol::types::{CommitId, Outcome};
+use crate::protocol::message::State;
+use crate::protocol::paxos::ReplicaId;
+use crate::protocol::types::{CommitId, Outcome, ParticipantName};
 
 use super::Replica;
 use super::instance::Phase;
@@ -29,6 +31,27 @@ impl Replica {
     /// How many transactions are in memory, finished ones among them that were not evicted.
     pub fn remembered(&self) -> usize {
         self.instances.len() + self.finished.len()
+    }
+
+    /// What is undecided, or committed and not applied by every branch, from a range of ids, each with
+    /// what is known of it.
+    pub fn under_way(
+        &self,
+        range: impl std::ops::RangeBounds<CommitId>,
+    ) -> impl Iterator<Item = (CommitId, State)> + '_ {
+        let instances = self.instances.range(range);
+        instances.map(|(id, instance)| (*id, self.state_of(id, instance)))
+    }
+
+    /// The participants that are connected, with the number of their sessions.
+    pub fn participants(&self) -> impl Iterator<Item = (&ParticipantName, usize)> + '_ {
+        let directory = self.directory.iter();
+        directory.map(|(name, sessions)| (name, sessions.len()))
+    }
+
+    /// Who leads the control log, as far as this replica knows.
+    pub fn log_leader(&self) -> Option<ReplicaId> {
+        self.log.as_ref()?.leader()
     }
 
     fn in_phase(&self, phase: Phase) -> impl Iterator<Item = &CommitId> + '_ {

@@ -109,6 +109,33 @@ impl CommitId {
             roster: RosterDigest::of(roster),
         }
     }
+
+    /// The id as bytes, which sort as ids do: generation, initiator, sequence and digest, each
+    /// big-endian.
+    pub fn to_be_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&self.txn.generation.to_be_bytes());
+        bytes[4..12].copy_from_slice(&self.txn.initiator.0.to_be_bytes());
+        bytes[12..16].copy_from_slice(&self.txn.sequence.to_be_bytes());
+        bytes[16..].copy_from_slice(&self.roster.0.to_be_bytes());
+        bytes
+    }
+
+    /// The id that has these bytes.
+    pub fn from_be_bytes(bytes: [u8; 32]) -> Self {
+        let (txn, digest) = bytes.split_at(16);
+        let half =
+            |half: &[u8]| u128::from_be_bytes(half.try_into().expect("each has 16 of 32 bytes"));
+        let txn = half(txn);
+        CommitId {
+            txn: TxnId {
+                generation: (txn >> 96) as u32,
+                initiator: InitiatorId((txn >> 32) as u64),
+                sequence: txn as u32,
+            },
+            roster: RosterDigest(half(digest)),
+        }
+    }
 }
 
 impl CommitId {
@@ -209,6 +236,31 @@ mod tests {
         assert!(txn() < later && later < next);
         assert!(txn().to_string() < later.to_string());
         assert!(later.to_string() < next.to_string());
+    }
+
+    #[test]
+    fn bytes_sort_as_ids_do_and_read_back() {
+        let lowest = CommitId {
+            txn: txn(),
+            roster: RosterDigest::MIN,
+        };
+        let change = |change: fn(&mut CommitId)| {
+            let mut id = lowest;
+            change(&mut id);
+            id
+        };
+        let ids = [
+            lowest,
+            change(|id| id.roster = RosterDigest(1)),
+            change(|id| id.roster = RosterDigest::MAX),
+            change(|id| id.txn.sequence = 0x100),
+            change(|id| id.txn.initiator.0 += 1),
+            change(|id| id.txn.initiator.0 = u64::MAX),
+            change(|id| id.txn.generation = 0x10),
+        ];
+        let bytes = ids.map(CommitId::to_be_bytes);
+        assert!(ids.is_sorted() && bytes.is_sorted());
+        assert_eq!(bytes.map(CommitId::from_be_bytes), ids);
     }
 
     #[test]

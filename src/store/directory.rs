@@ -1,0 +1,215 @@
+//! The data directory: what is in it, who may use it, and whether all of it is there.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::error::{InitError, OpenError};
+use super::highwater::HighWater;
+use super::identity::{Identity, IdentityError};
+use super::layout::{self, Tag, key_of_u64};
+
+const IDENTITY: &str = "identity";
+const HIGH_WATER: &str = "highwater";
+const DATABASE: &str = "database";
+const KEYSPACE: &str = "records";
+
+/// What fjall calls its own.
+const DATABASE_VERSION: &str = "version";
+const DATABASE_KEYSPACES: &str = "keyspaces";
+const JOURNAL_EXTENSION: &str = "jnl";
+
+/// Blocks and filters that are read. The working set of a coordinator is what is not finished, and
+/// that is in the protocol's memory; disk is read at the start, for late questions, and to sweep.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A small memtable is flushed often, but what it holds is dead soon after; and there can be five of
+/// them (one active, four that are flushed before fjall holds writers up): 40 MiB.
+const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What a start has to go through, about: the least that fjall takes.
+const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// One to flush while the other compacts: a single one would hold writers up for a compaction.
+const WORKERS: usize = 2;
+
+/// Far from the 1,024 that many systems give a process, which has connections too.
+const FILES_MAX: usize = 256;
+
+/// A data directory that no other process uses.
+pub(super) struct Directory {
+    dir: PathBuf,
+    /// The lock is on the directory itself: there is no file that must be created to take it.
+    _lock: File,
+}
+
+/// What an open store consists of.
+pub(super) struct Opened {
+    pub(super) identity: Identity,
+    pub(super) database: Database,
+    pub(super) records: Keyspace,
+    /// The last save that is known to have been durable.
+    pub(super) complete: u64,
+}
+
+impl Directory {
+    /// Makes a store for `identity`. The identity file comes last: a directory that has one was
+    /// whole, and durable, before any vote left.
+    pub(super) fn init(dir: &Path, identity: &Identity) -> Result<(), InitError> {
+        let io = |source| InitError::Io {
+            dir: dir.to_owned(),
+            source,
+        };
+        let fjall = |source| InitError::Database {
+            dir: dir.to_owned(),
+            source,
+        };
+        fs::create_dir_all(dir).map_err(io)?;
+        let locked = Self::lock(dir).map_err(io)?;
+        let locked = locked.ok_or_else(|| InitError::InUse {
+            dir: dir.to_owned(),
+        })?;
+        if fs::read_dir(dir).map_err(io)?.next().is_some() {
+            return Err(InitError::NotEmpty {
+                dir: dir.to_owned(),
+            });
+        }
+        {
+            let database = locked.database().map_err(fjall)?;
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+            let records = database.keyspace(KEYSPACE, options).map_err(fjall)?;
+            let key = key_of_u64(Tag::Lsn, 0);
+            let value = layout::value(&key, &());
+            records.insert(key, value).map_err(fjall)?;
+            database.persist(PersistMode::SyncAll).map_err(fjall)?;
+        }
+        HighWater::create(&locked.high_water()).map_err(io)?;
+        // fjall does not force the directories that it makes, `keyspaces/` among them.
+        sync_directories(dir).map_err(io)?;
+        identity.write(&dir.join(IDENTITY)).map_err(io)?;
+        sync(dir).map_err(io)?;
+        let absolute = fs::canonicalize(dir).map_err(io)?;
+        match absolute.parent() {
+            Some(parent) => sync(parent).map_err(io),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the directory, which must be there.
+    pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
+        let dir = dir.to_owned();
+        match Self::lock(&dir) {
+            Ok(Some(locked)) => Ok(locked),
+            Ok(None) => Err(OpenError::InUse { dir }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(OpenError::NoIdentity { dir })
+            }
+            Err(source) => Err(OpenError::Io { dir, source }),
+        }
+    }
+
+    /// Opens what is in it, and creates nothing.
+    pub(super) fn contents(&self) -> Result<Opened, OpenError> {
+        let dir = || self.dir.clone();
+        let io = |source| OpenError::Io { dir: dir(), source };
+        let fjall = |source| OpenError::Database { dir: dir(), source };
+        let missing = |what| OpenError::Missing { dir: dir(), what };
+        let identity = Identity::read(&self.dir.join(IDENTITY));
+        let identity = identity.map_err(|error| match error {
+            IdentityError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                OpenError::NoIdentity { dir: dir() }
+            }
+            IdentityError::Io(source) => OpenError::Io { dir: dir(), source },
+            IdentityError::Damaged => OpenError::DamagedIdentity { dir: dir() },
+            IdentityError::Newer { format } => OpenError::NewerFormat { dir: dir(), format },
+        })?;
+        let complete = match HighWater::read(&self.high_water()) {
+            Ok(complete) => complete.ok_or_else(|| missing("readable high-water sector"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(missing("high-water sector"));
+            }
+            Err(source) => return Err(io(source)),
+        };
+        // Each of these would be created in silence.
+        let database = self.dir.join(DATABASE);
+        for part in [DATABASE_VERSION, DATABASE_KEYSPACES] {
+            if !database.join(part).try_exists().map_err(io)? {
+                return Err(missing("whole database"));
+            }
+        }
+        if !has_journal(&database).map_err(io)? {
+            return Err(missing("journal"));
+        }
+        let database = self.database().map_err(fjall)?;
+        // Not `keyspace_exists`: that knows the name of one whose files are gone.
+        let names = database.list_keyspace_names();
+        if !names.iter().any(|name| **name == *KEYSPACE) {
+            return Err(missing("keyspace"));
+        }
+        let records = database.keyspace(KEYSPACE, KeyspaceCreateOptions::default);
+        Ok(Opened {
+            identity,
+            records: records.map_err(fjall)?,
+            database,
+            complete,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn high_water(&self) -> PathBuf {
+        self.dir.join(HIGH_WATER)
+    }
+
+    /// `None` if another process has it.
+    fn lock(dir: &Path) -> io::Result<Option<Self>> {
+        let lock = File::open(dir)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Directory {
+                dir: dir.to_owned(),
+                _lock: lock,
+            })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn database(&self) -> fjall::Result<Database> {
+        Database::builder(self.dir.join(DATABASE))
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .max_cached_files(Some(FILES_MAX))
+            .worker_threads(WORKERS)
+            .open()
+    }
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Forces a directory and all below it.
+fn sync_directories(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories(&entry.path())?;
+        }
+    }
+    sync(dir)
+}
+
+/// There is always one: fjall would go on without what was in it.
+fn has_journal(database: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(database)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|it| it == JOURNAL_EXTENSION) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

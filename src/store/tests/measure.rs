@@ -1,0 +1,96 @@
+//! How fast it is: `cargo test --release --lib store::tests::measure -- --ignored --nocapture`.
+
+use super::*;
+
+fn ids(count: u32) -> impl Iterator<Item = CommitId> {
+    (1..=count).map(|sequence| id(1, sequence))
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn saves() {
+    for what in ["new", "reopened"] {
+        let (_folder, dir) = new_store();
+        let (mut store, _) = Store::open(&dir).unwrap();
+        if what == "reopened" {
+            save(&store, vec![vote(id(9, 1), 0)]);
+            drop(store);
+            store = Store::open(&dir).unwrap().0;
+        }
+        let mut times: Vec<Duration> = ids(3_000)
+            .map(|id| {
+                let start = Instant::now();
+                save(&store, vec![vote(id, 1)]);
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        let (median, high) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+        println!("{what}: one record per save: median {median:?}, 99 % {high:?}");
+        for batch in [32, 128] {
+            let start = Instant::now();
+            let mut sequence = 10_000;
+            for _ in 0..1_000 {
+                let records = (0..batch).map(|n| vote(id(1, sequence + n), 1)).collect();
+                sequence += batch;
+                save(&store, records);
+            }
+            let rate = f64::from(1_000 * batch) / start.elapsed().as_secs_f64();
+            println!("{what}: {batch} records per save: {rate:.0} records/s");
+        }
+        let stats = store.stats();
+        println!("{what}: mean save {} us", stats.total_us / stats.saves);
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn lookups() {
+    let (_folder, dir) = new_store();
+    let (store, _) = Store::open(&dir).unwrap();
+    const COUNT: u32 = 1_000_000;
+    let start = Instant::now();
+    for sequence in (1..=COUNT).map(|n| 2 * n) {
+        let id = id(1, sequence);
+        store.save(vec![vote(id, 0), vote(id, 1), finished(id)], || {});
+    }
+    save(&store, Vec::new());
+    println!("saved {COUNT} transactions in {:?}", start.elapsed());
+    for (what, odd) in [("absent", 1), ("present", 0)] {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let start = Instant::now();
+        for _ in 0..100_000 {
+            let id = id(1, 2 * rng.u32(1..COUNT) + odd);
+            assert_eq!(store.recall(&id).unwrap().is_empty(), odd == 1);
+        }
+        println!(
+            "{what}: {:?} per lookup, computing the id included",
+            start.elapsed() / 100_000
+        );
+    }
+    println!("{} bytes on disk", store.disk_bytes().unwrap());
+    drop(store);
+    let start = Instant::now();
+    let (store, loaded) = Store::open(&dir).unwrap();
+    assert_eq!(loaded.records.len(), 0);
+    println!("opened in {:?}", start.elapsed());
+    save(&store, vec![open(0, 2), open(1, 3)]);
+    save(&store, vec![settle(id(1, 3 * COUNT), Vec::new())]);
+    let start = Instant::now();
+    let mut longest = Duration::default();
+    while store
+        .records
+        .prefix(layout::key(Tag::Transaction))
+        .take(10)
+        .count()
+        > 1
+    {
+        let start = Instant::now();
+        save(&store, vec![vote(id(2, 1), 0)]);
+        longest = longest.max(start.elapsed());
+    }
+    println!(
+        "swept in {:?}, longest save meanwhile {longest:?}",
+        start.elapsed()
+    );
+}
