@@ -34,6 +34,7 @@ pub mod operator;
 pub mod participant;
 pub mod protocol;
 pub mod replica;
+pub mod resource;
 pub mod store;
 pub mod transport;
 pub mod wire;

@@ -1,0 +1,195 @@
+//! Work under a transaction: reads and writes with locks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fjall::Slice;
+
+use super::Store;
+use super::error::WorkError;
+use super::footprint::Footprint;
+use super::locks::Owner;
+use super::state::{Health, Role};
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// The longest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most rows that one transaction writes.
+pub const WRITES_MAX: usize = 16 * 1024;
+
+/// The most bytes, keys and values together, that one transaction writes.
+pub const WRITE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The most rows and prefixes that one transaction reads. (The rows of a scan count as one.)
+pub const READS_MAX: usize = 16 * 1024;
+
+/// The most rows that one scan returns.
+pub const SCAN_ROWS_MAX: usize = 64 * 1024;
+
+/// A handle of the work of one transaction in this store.
+///
+/// All handles of one transaction share its reads, writes and locks. Dropping a handle does
+/// nothing: the work belongs to the transaction, and ends with it. From the moment when the
+/// transaction is prepared every operation answers [`WorkError::Ended`].
+///
+/// The operations do not wait for anyone. They read memory, and, where the store's cache misses,
+/// the disk.
+pub struct Work {
+    store: Arc<Store>,
+    owner: Owner,
+    role: Role,
+}
+
+impl Work {
+    pub(super) fn new(store: Arc<Store>, owner: Owner, role: Role) -> Self {
+        Work { store, owner, role }
+    }
+
+    /// The value of a row, as this transaction sees it; `None` if it is not there.
+    ///
+    /// Nobody else writes the row until the transaction ends.
+    ///
+    /// # Errors
+    /// [`WorkError::Conflict`] if another transaction writes the row.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, WorkError> {
+        let key = checked_key(key.as_ref())?;
+        {
+            let mut state = self.store.lock();
+            let (buffer, locks) = state.work(self.owner, self.role)?;
+            if let Some(write) = buffer.footprint.writes.get(&key) {
+                return Ok(write.as_ref().map(|value| value.to_vec()));
+            }
+            if !buffer.footprint.reads.contains(&key) {
+                check_reads(&buffer.footprint)?;
+                if let Err(held) = locks.share(self.owner, &key) {
+                    return Err(state.conflict(&held));
+                }
+                buffer.footprint.reads.insert(key.clone());
+            }
+        }
+        let value = self.read(|store| store.committed(&key))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    /// Sets a row. Nobody else reads or writes it until the transaction ends.
+    ///
+    /// # Errors
+    /// [`WorkError::Conflict`] if another transaction reads or writes the row, or has scanned a
+    /// prefix of its key.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), WorkError> {
+        let value = value.as_ref();
+        if value.len() > VALUE_BYTES_MAX {
+            let bytes = value.len();
+            return Err(WorkError::Value { bytes });
+        }
+        self.write(key.as_ref(), Some(value.into()))
+    }
+
+    /// Deletes a row, there or not. Nobody else reads or writes it until the transaction ends.
+    ///
+    /// # Errors
+    /// [`WorkError::Conflict`] if another transaction reads or writes the row, or has scanned a
+    /// prefix of its key.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), WorkError> {
+        self.write(key.as_ref(), None)
+    }
+
+    /// The rows that start with `prefix`, in the order of their keys, as this transaction sees
+    /// them. An empty prefix is that of all rows.
+    ///
+    /// Nobody else writes such a row, nor adds one, until the transaction ends.
+    ///
+    /// # Errors
+    /// [`WorkError::Conflict`] if another transaction writes such a row.
+    pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, WorkError> {
+        let prefix = prefix.as_ref();
+        if prefix.len() > KEY_BYTES_MAX {
+            let bytes = prefix.len();
+            return Err(WorkError::Key { bytes });
+        }
+        let prefix = Slice::from(prefix);
+        let own = {
+            let mut state = self.store.lock();
+            let (buffer, locks) = state.work(self.owner, self.role)?;
+            if !buffer.footprint.prefixes.contains(&prefix) {
+                check_reads(&buffer.footprint)?;
+                if let Err(held) = locks.share_prefix(self.owner, &prefix) {
+                    return Err(state.conflict(&held));
+                }
+                buffer.footprint.prefixes.insert(prefix.clone());
+            }
+            let from = buffer.footprint.writes.range(prefix.clone()..);
+            from.take_while(|(key, _)| key.starts_with(&prefix))
+                .map(|(key, write)| (key.clone(), write.clone()))
+                .collect::<Vec<_>>()
+        };
+        // One more than may be returned, and one more for each row that this transaction deletes.
+        let rows_max = SCAN_ROWS_MAX + own.len() + 1;
+        let committed = self.read(|store| store.committed_under(&prefix, rows_max))?;
+        let mut rows = BTreeMap::from_iter(committed);
+        for (key, write) in own {
+            match write {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+        if rows.len() > SCAN_ROWS_MAX {
+            return Err(WorkError::TooManyRows);
+        }
+        let rows = rows.into_iter();
+        Ok(rows
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect())
+    }
+
+    fn write(&self, key: &[u8], value: Option<Slice>) -> Result<(), WorkError> {
+        let key = checked_key(key)?;
+        let bytes_of = |key: &Slice, value: &Option<Slice>| {
+            key.len() + value.as_ref().map_or(0, |value| value.len())
+        };
+        let mut state = self.store.lock();
+        let (buffer, locks) = state.work(self.owner, self.role)?;
+        let writes = &mut buffer.footprint.writes;
+        let before = writes.get(&key).map(|value| bytes_of(&key, value));
+        let count = writes.len() + usize::from(before.is_none());
+        let bytes = buffer.bytes - before.unwrap_or(0) + bytes_of(&key, &value);
+        if count > WRITES_MAX || bytes > WRITE_BYTES_MAX {
+            return Err(WorkError::TooManyWrites);
+        }
+        if let Err(held) = locks.exclude(self.owner, &key) {
+            return Err(state.conflict(&held));
+        }
+        writes.insert(key, value);
+        buffer.bytes = bytes;
+        Ok(())
+    }
+
+    /// Reads what a lock protects, and looks whether it still did when it was read: the transaction
+    /// may have been let go of meanwhile, and others may have written.
+    fn read<T>(&self, read: impl FnOnce(&Store) -> fjall::Result<T>) -> Result<T, WorkError> {
+        let read = read(&self.store);
+        let mut state = self.store.lock();
+        let (buffer, _) = state.work(self.owner, self.role)?;
+        read.map_err(|error| {
+            buffer.health = Health::Poisoned;
+            WorkError::Read(error)
+        })
+    }
+}
+
+fn checked_key(key: &[u8]) -> Result<Slice, WorkError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(WorkError::Key { bytes: key.len() });
+    }
+    Ok(key.into())
+}
+
+fn check_reads(footprint: &Footprint) -> Result<(), WorkError> {
+    if footprint.reads.len() + footprint.prefixes.len() >= READS_MAX {
+        return Err(WorkError::TooManyReads);
+    }
+    Ok(())
+}
