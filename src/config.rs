@@ -236,9 +236,15 @@ fn access(path: &Path, file: AccessFile) -> Result<Access, ConfigError> {
         got,
     };
     let members = replica.into_iter().map(|MemberEntry { id, address }| {
-        let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        let port = address
+            .rsplit_once(':')
+            .map(|(_, port)| port.parse::<u16>());
         let (Some(Ok(_)), Ok(parsed)) = (port, address.parse::<Address>()) else {
-            return Err(wrong(id, "a host and a port, like one.example:7401", address));
+            return Err(wrong(
+                id,
+                "a host and a port, like one.example:7401",
+                address,
+            ));
         };
         Ok(Member {
             id: ReplicaId(id),

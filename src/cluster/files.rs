@@ -143,7 +143,9 @@ impl ClusterFiles {
 
     /// The settings file of a replica.
     pub fn replica_file(&self, id: ReplicaId) -> PathBuf {
-        self.folder.join(format!("replica-{id}")).join("replica.toml")
+        self.folder
+            .join(format!("replica-{id}"))
+            .join("replica.toml")
     }
 
     /// Makes everything for a replica that joins: certificate, settings, data directory.
@@ -190,7 +192,10 @@ impl ClusterFiles {
         let data = folder.join("data");
         let cluster = self.authority.cluster();
         init(&data, cluster, *id, genesis.cloned())?;
-        let port = address.as_str().rsplit_once(':').map_or("0", |(_, port)| port);
+        let port = address
+            .as_str()
+            .rsplit_once(':')
+            .map_or("0", |(_, port)| port);
         let listen = match address.as_str().parse::<std::net::SocketAddr>() {
             // Nobody else reaches such an address, so nobody else need be heard.
             Ok(address) if address.ip().is_loopback() => address.to_string(),

@@ -121,7 +121,12 @@ impl LocalCluster {
         let genesis = Configuration::new(local.members())?;
         for id in &ids {
             let node = &local.nodes[id];
-            init(&node.data, local.authority.cluster(), *id, Some(genesis.clone()))?;
+            init(
+                &node.data,
+                local.authority.cluster(),
+                *id,
+                Some(genesis.clone()),
+            )?;
         }
         // None serves before it has heard of others: all at once.
         local.start_all().await?;
@@ -205,7 +210,10 @@ impl LocalCluster {
     /// When it runs, or does not start.
     pub async fn restart(&mut self, id: u32) -> Result<(), ClusterError> {
         let id = ReplicaId(id);
-        let stopped = self.nodes.get(&id).is_some_and(|node| node.replica.is_none());
+        let stopped = self
+            .nodes
+            .get(&id)
+            .is_some_and(|node| node.replica.is_none());
         if !stopped {
             return Err(ClusterError::NoSuchReplica(id));
         }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
@@ -163,13 +163,7 @@ async fn answer(
 }
 
 /// One datagram of the conversation with `sender`, through the weather.
-fn pass(
-    shared: &Shared,
-    sender: SocketAddr,
-    by: &Arc<UdpSocket>,
-    to: SocketAddr,
-    datagram: &[u8],
-) {
+fn pass(shared: &Shared, sender: SocketAddr, by: &Arc<UdpSocket>, to: SocketAddr, datagram: &[u8]) {
     let weather = lock(&shared.weather).clone();
     if shared.all_cut.load(Relaxed) || lock(&shared.cut).contains(&sender) {
         return;

@@ -172,7 +172,8 @@ impl Shell for ReplicaShell {
         if records.is_empty() && self.store.pending() == 0 {
             exit.leave(leaving, self.store.lsn());
         } else {
-            self.store.save(records, move |lsn| exit.leave(leaving, lsn));
+            self.store
+                .save(records, move |lsn| exit.leave(leaving, lsn));
         }
     }
 }
@@ -215,13 +216,18 @@ impl ReplicaShell {
         let id = host.undecided().next().copied();
         let before = self.oldest.id.filter(|(before, _)| Some(*before) == id);
         self.oldest.id = before.or_else(|| Some((id?, now)));
-        let age = self.oldest.id.map_or(Duration::ZERO, |(_, since)| now - since);
+        let age = self
+            .oldest
+            .id
+            .map_or(Duration::ZERO, |(_, since)| now - since);
         let meters = &self.meters;
         meters.oldest.set(age.as_secs_f64());
         meters.undecided.set(host.undecided().count() as f64);
         meters.unapplied.set(host.unapplied().count() as f64);
         meters.remembered.set(host.remembered() as f64);
-        meters.generation.set(f64::from(host.generations().latest()));
+        meters
+            .generation
+            .set(f64::from(host.generations().latest()));
         meters.disk.set(self.disk_bytes() as f64);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::protocol::paxos::ReplicaId;
@@ -28,14 +28,14 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// none is; for ever.
 pub(crate) async fn dial_all(links: Arc<Links>, seeds: Vec<Member>) {
     let mut told = links.told.subscribe();
-    let mut running: BTreeMap<ReplicaId, (Address, oneshot::Sender<()>)> = BTreeMap::new();
+    let mut running: BTreeMap<ReplicaId, (Address, watch::Sender<()>)> = BTreeMap::new();
     loop {
         let wanted = targets(&told.borrow_and_update(), &seeds, &links.me);
         // Dropping the sender ends the task of a replica that left or has moved.
         running.retain(|id, (address, _)| wanted.get(id) == Some(address));
         for (id, address) in wanted {
             running.entry(id).or_insert_with(|| {
-                let (stop, stopped) = oneshot::channel();
+                let (stop, stopped) = watch::channel(());
                 tokio::spawn(keep(links.clone(), id, address.clone(), stopped));
                 (address, stop)
             });
@@ -79,7 +79,7 @@ async fn keep(
     links: Arc<Links>,
     replica: ReplicaId,
     address: Address,
-    mut stopped: oneshot::Receiver<()>,
+    mut stopped: watch::Receiver<()>,
 ) {
     let mut backoff = BACKOFF_MIN;
     loop {
@@ -105,7 +105,7 @@ async fn keep(
         backoff = (backoff * 2).min(BACKOFF_MAX);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = &mut stopped => return,
+            _ = stopped.changed() => return,
         }
     }
 }
@@ -115,12 +115,12 @@ async fn connect_once(
     links: &Arc<Links>,
     replica: ReplicaId,
     address: &Address,
-    stopped: &mut oneshot::Receiver<()>,
+    stopped: &mut watch::Receiver<()>,
 ) -> Result<(), DialError> {
     let attempt = timeout(ATTEMPT_MAX, greet(links, replica, address));
     let greeted = tokio::select! {
         greeted = attempt => greeted,
-        _ = &mut *stopped => return Ok(()),
+        _ = stopped.changed() => return Ok(()),
     };
     let (connection, send, mut reader, welcome) = greeted.map_err(|_| DialError::Connect {
         address: address.to_string(),
@@ -144,7 +144,7 @@ async fn connect_once(
     if links.inbox.send(connected).await.is_ok() {
         tokio::select! {
             () = read(links, replica, &mut reader, &connection) => {}
-            _ = &mut *stopped => Close::Unwanted.close(&connection),
+            _ = stopped.changed() => Close::Unwanted.close(&connection),
         }
     }
     links.remove(&peer, link);
