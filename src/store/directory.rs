@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -142,7 +143,10 @@ impl Directory {
         if !has_journal(&database).map_err(io)? {
             return Err(missing("journal"));
         }
-        let database = self.database().map_err(fjall)?;
+        // fjall answers to some damage with a panic: that is a refusal too, and not a bug of ours.
+        let opened = catch_unwind(|| self.database());
+        let database = opened.map_err(|_| OpenError::Unreadable { dir: dir() })?;
+        let database = database.map_err(fjall)?;
         // Not `keyspace_exists`: that knows the name of one whose files are gone.
         let names = database.list_keyspace_names();
         if !names.iter().any(|name| **name == *KEYSPACE) {

@@ -111,6 +111,16 @@ pub enum OpenError {
         /// The last save that is known to have been durable.
         complete: u64,
     },
+    /// The database is in a state in which it cannot even say what is wrong.
+    #[error(
+        "the database in {dir} cannot be read, and panicked (its message is above): it is damaged. \
+         This replica may have lost what it promised, and must not vote again. Replace it by one \
+         with a new id; never restore it from a backup"
+    )]
+    Unreadable {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A save is missing, and later ones are there.
     #[error(
         "{dir} has later saves than {missing}, and not that one: this replica has lost what it \

@@ -1,4 +1,88 @@
 //! What is durable: [group commit](committer) over fjall, and the replica's store.
+//!
+//! [`Records`](crate::protocol::replica::Records) says what of all that a replica ever saved must be
+//! there after a crash. This module keeps that on a disk, in one fjall database per replica, with one
+//! `fdatasync` for everything that waits; and it refuses to open a disk that has lost some of it.
+//!
+//! # On disk: files
+//!
+//! | in the data directory | what |
+//! |---|---|
+//! | `identity` | who the replica is; written last by [`Store::init`], never changed. A line of text (`paxos-commit replica identity`), the format (4 bytes), the CRC-32 of the rest (4), an [`Identity`] in postcard |
+//! | `highwater` | two slots of 4,096 bytes, written in turn: `paxos-commit hw1` (16), LSN (8), CRC-32 of these (4), zeros |
+//! | `database/` | fjall's, with one keyspace, `records` |
+//!
+//! Whoever uses the directory holds a lock (`flock`) on the directory itself.
+//!
+//! # On disk: keys
+//!
+//! All numbers are big-endian, so that keys sort as what they name. An *id* is a commit id: generation
+//! (4), initiator (8), sequence (4), roster digest (16). A *ballot* is a round (8) and a replica (4).
+//!
+//! | first byte | then | content of the value |
+//! |---|---|---|
+//! | `01` save | LSN (8) | nothing |
+//! | `02` peer | replica (4) | the highest LSN that it said it had |
+//! | `10` round | round (8) | nothing |
+//! | `11` log round | round (8) | nothing |
+//! | `12` log promise | ballot | nothing |
+//! | `13` log accept | slot (8), ballot, piece (2) | a piece of the entry |
+//! | `14` frozen | generation (4) | nothing |
+//! | `20` generations | slot (8), piece (2) | a piece of the generations |
+//! | `21` listed | id | whom to tell of this settled commit |
+//! | `30` transaction | id, `01` finished | the outcome |
+//! | | id, `02` vote, index (1) | the vote, and the roster if it came with it |
+//! | | id, `03` promise, ballot | nothing |
+//! | | id, `04` accept, ballot | the outcome, and whom to tell |
+//! | | id, `05` committed | whom to tell |
+//!
+//! A value is a version (1 byte, `01`), the CRC-32 of key and content (4), and the content in postcard.
+//! The content of a piece is the number of pieces (2) and at most 2,048 bytes of what was cut. No key
+//! with its value reaches 4 KiB: fjall would compress longer ones in its journal.
+//!
+//! # Definitions
+//!
+//! - A **save** is one batch of the database, forced to disk. It serves all jobs that waited. Its **LSN**
+//!   is one more than that of the save before; [`Store::init`] makes save 0.
+//! - The **horizon** is the last id that is settled. A transaction up to it is **dead**.
+//! - The **ledger** is everything but the transactions, in memory: generations, which ids are listed,
+//!   what is frozen, the highest ballot of the log. Transactions are never in memory here.
+//!
+//! # Invariants
+//!
+//! 1. `then` of a save is called when it, and all saves before it, are durable; in the order in which
+//!    they were asked for.
+//! 2. A key of a transaction is written once, with one value; what replaces an older promise or accept
+//!    is a key of its own, and the highest counts. Nothing older can take the place of something newer.
+//! 3. The horizon moves in the same batch in which what the `Settle` lists is adopted. Dead keys are
+//!    ignored from then on, and removed later: a part with each save, more when none waits. Removals
+//!    are not forced; after a crash they are done again.
+//! 4. The highest 131,072 LSNs are all there, up to that of the last save.
+//! 5. The high-water sector never says more than what was durable when it was written.
+//!
+//! # What the guard against amnesia sees
+//!
+//! An acceptor that forgot a promise makes others lose commits, and it cannot remember that it forgot.
+//! [`Store::open`] therefore refuses a directory without an identity; an identity without its sector,
+//! database, journal or keyspace; a database that ends before the save that the sector says was
+//! complete, as when fjall truncates its journal at a damaged place; one that lacks a save in the
+//! middle; and a record whose checksum is wrong. A refusal is final: the replica is replaced by one with
+//! a new id.
+//!
+//! What it does **not** see, and who does:
+//!
+//! - That exactly the last save is gone, when the process crashed before the sector said that it was
+//!   complete (20 ms without another save). Nobody can tell it from a torn write, which is not amnesia:
+//!   it takes damage *and* a crash in that time.
+//! - That the whole directory is an older copy of itself: a backup, a snapshot, a rolled back virtual
+//!   disk. It is consistent. Peers see it: they [remember](Store::remember) the LSN that they were told.
+//! - Where direct writes are refused, the sector may be older after a crash of the machine.
+//! - A device that says that it has written what it has not, sector and journal alike. Peers see it.
+//! - A record that a table of fjall lost without an error. Its blocks have checksums.
+//!
+//! # What it costs
+//!
+//! On 2 cores and a virtual disk: FIGURES
 
 pub mod committer;
 
@@ -170,7 +254,7 @@ impl Store {
     /// block, nor panic.
     ///
     /// Blocks while [`QUEUE_MAX`](committer::QUEUE_MAX) saves wait. A failure ends the process.
-    pub fn save(&self, records: Vec<Record>, then: impl FnOnce(u64) + Send + 'static) {
+    pub fn save(&self, records: Vec<Record>, then: impl FnOnce() + Send + 'static) {
         let then = Box::new(then);
         self.committer.submit(Save { records, then });
     }
