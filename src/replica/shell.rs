@@ -237,8 +237,9 @@ impl ReplicaShell {
             Some((before, since)) if before == id => since.elapsed(),
             Some(_) | None => Duration::ZERO,
         };
-        let participants = host.participants();
-        let participants = participants.map(|(name, count)| (name.clone(), count as u32));
+        let participants = host.directory();
+        let participants =
+            participants.map(|(name, sessions)| (name.clone(), sessions.len() as u32));
         let replicas = self.exit.links.connected().into_iter();
         let replicas = replicas.filter_map(|peer| match peer {
             Peer::Replica(id) => Some(id),

@@ -6,6 +6,7 @@ use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Peer, S
 
 use super::control::Standing;
 use super::instance::{Instance, Phase, Waiter};
+use super::status::finished;
 use super::{Rejection, Replica};
 
 impl Replica {
@@ -107,17 +108,11 @@ impl Replica {
             Peer::Initiator(_) | Peer::Operator(_) => {}
             Peer::Replica(_) | Peer::Session(_) => return Err(Rejection::NotFromSuchAPeer),
         }
-        let finished = self.finished.range(Self::of_txn(txn)).map(|(id, outcome)| {
-            let unapplied = Vec::new();
-            let state = State::Decided {
-                outcome: *outcome,
-                unapplied,
-            };
-            (*id, state)
-        });
+        let ended = self.finished.range(Self::of_txn(txn));
+        let ended = ended.map(|(id, outcome)| (*id, finished(*outcome)));
         let under_way = self.instances.range(Self::of_txn(txn));
         let under_way = under_way.map(|(id, instance)| (*id, self.state_of(id, instance)));
-        let mut instances: Vec<_> = finished.chain(under_way).collect();
+        let mut instances: Vec<_> = ended.chain(under_way).collect();
         instances.sort_unstable();
         if instances.is_empty() && self.generations.is_txn_settled(txn) {
             out.send(from.clone(), Message::Forgotten { txn });
@@ -184,7 +179,13 @@ impl Replica {
     }
 
     /// A session asks for branches of its own participant that stand in the roster; anyone else
-    /// for none.
+    /// for none. An outcome is told to those who take part, and to operators.
+    ///
+    /// Two things cannot be seen here. A roster that is not known: of what is finished only the
+    /// outcome is left, and of what is new nothing; a session that waits and turns out to stand
+    /// outside is told nothing. And whose ids are whose: an initiator that restarts has another name
+    /// and asks about transactions of its former ones, so whoever holds the connection sees to it
+    /// that an initiator asks for ids of its own only.
     fn check_asker<'q>(
         &self,
         from: &Peer,

@@ -334,10 +334,15 @@ impl Replica {
 }
 
 impl Instance {
-    /// Tells everyone who asked.
+    /// Tells everyone who asked. A session that asked before the roster was known here may stand
+    /// outside it: it is told nothing.
     fn tell_waiters(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Replica>) {
+        let roster = self.roster.as_ref();
+        let is_outside = |branch: &Branch| roster.is_some_and(|of| of.index_of(branch).is_none());
         for waiter in std::mem::take(&mut self.waiters) {
-            tell(&waiter, id, outcome, out);
+            if !waiter.branch.as_ref().is_some_and(is_outside) {
+                tell(&waiter, id, outcome, out);
+            }
         }
     }
 }

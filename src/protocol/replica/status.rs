@@ -1,8 +1,11 @@
 //! What a replica shows of itself; nothing of it changes anything.
 
+use std::collections::BTreeSet;
+use std::ops::RangeBounds;
+
 use crate::protocol::message::State;
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{CommitId, Outcome, ParticipantName};
+use crate::protocol::types::{CommitId, Outcome, ParticipantName, Session};
 
 use super::Replica;
 use super::instance::Phase;
@@ -33,25 +36,34 @@ impl Replica {
         self.instances.len() + self.finished.len()
     }
 
-    /// What is undecided, or committed and not applied by every branch, from a range of ids, each with
+    /// What is known of `id`, as [`Inquire`](crate::protocol::message::Message::Inquire) is answered;
+    /// nothing if it is not in memory. (Whoever wants to know of one that was evicted inquires, and
+    /// [recalls](super::ReplicaCommand::Recall) it before.)
+    pub fn state(&self, id: &CommitId) -> Option<State> {
+        match self.instances.get(id) {
+            Some(instance) => Some(self.state_of(id, instance)),
+            None => self.finished.get(id).copied().map(finished),
+        }
+    }
+
+    /// What is undecided, or committed and not applied by every branch, in a range of ids, each with
     /// what is known of it.
     pub fn under_way(
         &self,
-        range: impl std::ops::RangeBounds<CommitId>,
+        range: impl RangeBounds<CommitId>,
     ) -> impl Iterator<Item = (CommitId, State)> + '_ {
         let instances = self.instances.range(range);
         instances.map(|(id, instance)| (*id, self.state_of(id, instance)))
     }
 
-    /// The participants that are connected, with the number of their sessions.
-    pub fn participants(&self) -> impl Iterator<Item = (&ParticipantName, usize)> + '_ {
-        let directory = self.directory.iter();
-        directory.map(|(name, sessions)| (name, sessions.len()))
-    }
-
-    /// Who leads the control log, as far as this replica knows.
+    /// Who leads the control log, as far as is known here.
     pub fn log_leader(&self) -> Option<ReplicaId> {
         self.log.as_ref()?.leader()
+    }
+
+    /// The participants of which a session is connected here, and those sessions.
+    pub fn directory(&self) -> impl Iterator<Item = (&ParticipantName, &BTreeSet<Session>)> + '_ {
+        self.directory.iter()
     }
 
     fn in_phase(&self, phase: Phase) -> impl Iterator<Item = &CommitId> + '_ {
@@ -60,4 +72,10 @@ impl Replica {
             .filter(move |(_, instance)| instance.phase == phase)
             .map(|(id, _)| id)
     }
+}
+
+/// The state of a transaction that nobody waits for.
+pub(super) fn finished(outcome: Outcome) -> State {
+    let unapplied = Vec::new();
+    State::Decided { outcome, unapplied }
 }

@@ -327,3 +327,47 @@ fn only_initiators_and_operators_inquire_and_resolve() {
         assert_eq!(rig.hear(peer, Message::Resolve { participant }), refused);
     }
 }
+
+/// It could not be refused when it asked: nothing was known of the transaction.
+#[test]
+fn a_session_that_turns_out_to_stand_outside_the_roster_is_told_nothing() {
+    let stranger = session("z", 1);
+    let mut rig = Rig::new(1);
+    let question = ask(id(1), Some(branch("z", 1)), Voter::Unknown);
+    let out = rig.hear(stranger.clone(), question.clone());
+    assert_eq!(out, sends([(stranger.clone(), undecided(id(1), &[], &[]))]));
+    rig.hear(session("a", 2), ask_for_a(Voter::Unknown));
+    let out = rig.hear(b(), vote(1, Aborted));
+    let told: Vec<&Peer> = out.send.iter().map(|(to, _)| to).collect();
+    assert!(
+        told.contains(&&session("a", 2)),
+        "it asked for a branch of the roster"
+    );
+    assert!(!told.contains(&&stranger));
+    // Once the roster is known it is refused.
+    let mut rig = Rig::new(1).given(a(), vote(1, Prepared));
+    let refused = rejected(stranger.clone(), Rejection::NotInRoster);
+    assert_eq!(rig.hear(stranger, question), refused);
+}
+
+#[test]
+fn a_status_page_shows_what_an_inquiry_tells() {
+    let mut rig = Rig::new(1)
+        .given(a(), vote(1, Prepared))
+        .given(b(), vote(2, Aborted));
+    rig.connect(a());
+    for n in [1, 2] {
+        let out = rig.hear(operator(), Message::Inquire { txn: txn(n) });
+        let state = rig.replica.state(&id(n)).unwrap();
+        let (txn, instances) = (txn(n), vec![(id(n), state)]);
+        assert_eq!(
+            out,
+            sends([(operator(), Message::Status { txn, instances })])
+        );
+    }
+    assert_eq!(rig.replica.state(&id(3)), None);
+    assert_eq!(rig.replica.log_leader(), None);
+    let directory = rig.replica.directory();
+    let directory = directory.map(|(name, sessions)| (name.as_str(), sessions.len()));
+    assert_eq!(directory.collect::<Vec<_>>(), [("a", 1)]);
+}
