@@ -219,7 +219,7 @@ fn one_leader_while_the_branch_applies() {
         applies: true,
         ..base()
     };
-    holds(bounds, &[VOTES_LISTED, EXPIRED, FORGOTTEN], 46_065);
+    holds(bounds, &[VOTES_LISTED, EXPIRED, FORGOTTEN], 30_705);
 }
 
 /// One leader, and a ballot about the transaction by a replica that missed the opening of generation
