@@ -33,7 +33,7 @@ const SWEEP_PER_KEY: usize = 2;
 /// One call of [`Store::save`](super::Store::save).
 pub(super) struct Save {
     pub(super) records: Vec<Record>,
-    pub(super) then: Box<dyn FnOnce() + Send>,
+    pub(super) then: Box<dyn FnOnce(u64) + Send>,
 }
 
 /// What the thread that saves and everyone else see.
@@ -203,7 +203,7 @@ impl Saver for Keeper {
     }
 
     fn done(&mut self, save: Save) {
-        (save.then)();
+        (save.then)(self.lsn);
     }
 
     fn idle(&mut self, batch: &mut Batch) -> Result<Idle, Failure> {

@@ -249,12 +249,12 @@ impl Store {
         Ok((store, loaded))
     }
 
-    /// Saves `records`, and calls `then` when they, and all that was saved before, are durable. With
-    /// no records, only the waiting is left. `then` runs on the thread that saves; it must not
+    /// Saves `records`, and calls `then` with the number of the last save when they, and all that was
+    /// saved before, are durable. With no records, only the waiting is left. `then` runs on the thread that saves; it must not
     /// block, nor panic.
     ///
     /// Blocks while [`QUEUE_MAX`](committer::QUEUE_MAX) saves wait. A failure ends the process.
-    pub fn save(&self, records: Vec<Record>, then: impl FnOnce() + Send + 'static) {
+    pub fn save(&self, records: Vec<Record>, then: impl FnOnce(u64) + Send + 'static) {
         let then = Box::new(then);
         self.committer.submit(Save { records, then });
     }

@@ -69,7 +69,7 @@ fn a_restart_finds_what_the_specification_keeps() {
             // Some are merged, and some are saves of their own.
             let records = history.step();
             if rng.bool() {
-                store.save(records, || {});
+                store.save(records, |_| {});
             } else {
                 save(&store, records);
             }
@@ -100,7 +100,7 @@ fn a_crash_leaves_what_was_saved() {
         let (store, _) = Store::open(&dir).unwrap();
         for round in 0..4 {
             for _ in 0..STEPS {
-                store.save(history.step(), || {});
+                store.save(history.step(), |_| {});
             }
             save(&store, Vec::new());
             let crashed = folder.path().join(format!("crashed-{round}"));

@@ -52,7 +52,7 @@ fn lookups() {
     let start = Instant::now();
     for sequence in (1..=COUNT).map(|n| 2 * n) {
         let id = id(1, sequence);
-        store.save(vec![vote(id, 0), vote(id, 1), finished(id)], || {});
+        store.save(vec![vote(id, 0), vote(id, 1), finished(id)], |_| {});
     }
     save(&store, Vec::new());
     println!("saved {COUNT} transactions in {:?}", start.elapsed());

@@ -102,7 +102,7 @@ fn settle(through: CommitId, unfinished: Vec<Listed>) -> Record {
 /// Saves, and waits until it is durable.
 fn save(store: &Store, records: Vec<Record>) {
     let (done, is_done) = channel();
-    store.save(records, move || done.send(()).unwrap());
+    store.save(records, move |_| done.send(()).unwrap());
     is_done.recv_timeout(SURELY).unwrap();
 }
 

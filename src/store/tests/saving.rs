@@ -10,7 +10,7 @@ use super::*;
 fn hold(store: &Store) -> Sender<()> {
     let (reached, is_reached) = channel();
     let (release, is_released): (Sender<()>, Receiver<()>) = channel();
-    store.save(Vec::new(), move || {
+    store.save(Vec::new(), move |_| {
         reached.send(()).unwrap();
         let _ = is_released.recv();
     });
@@ -31,7 +31,7 @@ fn what_waits_is_one_save_with_one_number() {
         } else {
             vec![vote(id(1, sequence), 0)]
         };
-        store.save(records, move || tell.send(sequence).unwrap());
+        store.save(records, move |_| tell.send(sequence).unwrap());
     }
     assert_eq!((store.pending(), store.lsn()), (101, 0));
     drop(held);
@@ -55,7 +55,7 @@ fn everything_is_visible_when_it_is_told() {
         let (there, tell) = (Arc::clone(&store), tell.clone());
         let id = id(1, sequence);
         let lsn = store.lsn();
-        store.save(vec![vote(id, 0), vote(id, 1)], move || {
+        store.save(vec![vote(id, 0), vote(id, 1)], move |_| {
             let records = there.recall(&id).unwrap();
             tell.send((records.len(), there.lsn() > lsn)).unwrap();
         });
@@ -96,7 +96,7 @@ fn closing_saves_what_was_asked_for_and_is_told_of_each() {
     let count = Arc::new(AtomicU64::new(0));
     for sequence in 0..1_000 {
         let count = Arc::clone(&count);
-        let then = move || drop(count.fetch_add(1, Ordering::Relaxed));
+        let then = move |_| drop(count.fetch_add(1, Ordering::Relaxed));
         store.save(vec![vote(id(1, sequence), 0)], then);
     }
     store.close();
@@ -120,7 +120,7 @@ fn a_panic_on_the_saving_thread_is_fatal() {
         ..StoreConfig::default()
     };
     let (store, _) = Store::open_with(&dir, config).unwrap();
-    store.save(Vec::new(), || panic!("a bug"));
+    store.save(Vec::new(), |_| panic!("a bug"));
     let fatal = told.recv_timeout(SURELY).unwrap();
     assert_eq!(fatal.store, "store-1");
     assert_eq!(fatal.cause, "its thread panicked: a bug");
@@ -198,14 +198,14 @@ fn a_replica_that_is_never_idle_sweeps_too() {
     closed(&store, 3_000);
     let mut held = hold(&store);
     let records = vec![settle(id(1, 3_000), Vec::new())];
-    store.save(records, || {});
+    store.save(records, |_| {});
     // From now on something always waits.
     for sequence in 1..=120 {
         let next = {
             let (reached, is_reached) = channel();
             let (release, is_released): (Sender<()>, Receiver<()>) = channel();
             let records = (0..30).map(|n| vote(id(2, 30 * sequence + n), 0)).collect();
-            store.save(records, move || {
+            store.save(records, move |_| {
                 reached.send(()).unwrap();
                 let _ = is_released.recv();
             });
