@@ -2,8 +2,10 @@
 
 mod files;
 mod local;
+mod processes;
 mod relay;
 
 pub use files::{ClusterFiles, FilesError};
 pub use local::{ClusterError, LocalCluster};
+pub use processes::{ChildProcess, ProcessCluster, ProcessError};
 pub use relay::{Relay, Weather};

@@ -1,0 +1,125 @@
+//! The commands.
+
+mod cluster;
+mod demo;
+mod log;
+mod replica;
+mod show;
+mod signals;
+mod status;
+mod txn;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use paxos_commit::config::load_access;
+use paxos_commit::operator::Operator;
+use paxos_commit::transport::ConnectError;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, or declined by the cluster; 2 wrong usage; \
+                          3 the cluster could not be reached; 4 an audit found something wrong.";
+
+/// How long to wait for the first replica.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Atomic commit across services that does not block when a coordinator crashes.
+///
+/// Gray & Lamport's Paxos Commit: participants vote to 2F+1 coordinator replicas; any F of them may
+/// crash at any instant, and no transaction waits or goes wrong because of it.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    log: log::LogArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::DemoArguments),
+    Replica(replica::ReplicaArguments),
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    #[command(subcommand)]
+    Certs(cluster::CertsCommand),
+    Status(status::StatusArguments),
+    #[command(subcommand)]
+    Txn(txn::TxnCommand),
+    #[command(hide = true)]
+    DemoLedger(demo::LedgerArguments),
+}
+
+/// How an operator reaches the cluster.
+#[derive(Debug, Args)]
+struct AccessArguments {
+    /// The operator's access.toml, as `cluster new` and `certs issue operator` make it.
+    #[arg(long, env = "PAXOS_COMMIT_ACCESS", value_name = "FILE")]
+    access: PathBuf,
+}
+
+impl AccessArguments {
+    async fn connect(&self) -> anyhow::Result<Operator> {
+        let access = load_access(&self.access)?;
+        Ok(Operator::connect(access, CONNECT_MAX).await?)
+    }
+}
+
+/// Something was wrong that is no failure of the program.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Exit {
+    code: u8,
+    text: String,
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> ExitCode {
+        self.log.start();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        let result = runtime
+            .context("cannot start the runtime")
+            .and_then(|runtime| {
+                let result = runtime.block_on(self.command.run());
+                // Whatever still blocks a thread must not hold the process.
+                runtime.shutdown_timeout(Duration::from_millis(200));
+                result
+            });
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("paxos-commit: {error:#}");
+                ExitCode::from(code_of(&error))
+            }
+        }
+    }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        return exit.code;
+    }
+    match error.downcast_ref::<ConnectError>() {
+        Some(ConnectError::NobodyAnswers { .. }) => 3,
+        Some(_) | None => 1,
+    }
+}
+
+impl Command {
+    async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Command::Demo(arguments) => demo::run(arguments).await,
+            Command::Replica(arguments) => replica::run(arguments).await,
+            Command::Cluster(command) => command.run().await,
+            Command::Certs(command) => command.run(),
+            Command::Status(arguments) => status::run(arguments).await,
+            Command::Txn(command) => command.run().await,
+            Command::DemoLedger(arguments) => demo::run_ledger(arguments).await,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `paxos-commit status`.
+
+use std::time::Duration;
+
+use clap::Args;
+use paxos_commit::operator::Said;
+use paxos_commit::protocol::types::Generations;
+use paxos_commit::wire::Report;
+use serde_json::{Value, json};
+
+use super::show::print_json;
+use super::{AccessArguments, Exit};
+
+/// Show how the cluster is: each replica, its generations, what is undecided.
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    access: AccessArguments,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(arguments: StatusArguments) -> anyhow::Result<()> {
+    let mut operator = arguments.access.connect().await?;
+    let said = operator.status().await;
+    let generations = operator.generations();
+    if arguments.json {
+        print_json(&to_json(&said, generations));
+    } else {
+        print(&said, generations);
+    }
+    let in_force = generations.in_force().map(|of| of.acceptors().clone());
+    let up = |id| said.get(&id).is_some_and(Result::is_ok);
+    let missing = in_force
+        .filter(|acceptors| acceptors.iter().filter(|id| up(*id)).count() < acceptors.majority());
+    match missing {
+        Some(_) => Err(Exit {
+            code: 1,
+            text: "fewer than a majority of the replicas are up: transactions wait".into(),
+        }
+        .into()),
+        None => Ok(()),
+    }
+}
+
+fn print(said: &Said<Report>, generations: &Generations) {
+    println!(
+        "{:>7}  {:<4} {:>10} {:>4} {:>9} {:>9} {:>9} {:>9}  oldest undecided",
+        "replica", "is", "lsn", "gen", "undecided", "unapplied", "in memory", "disk"
+    );
+    for (id, said) in said {
+        match said {
+            Ok(report) => {
+                let oldest = report.oldest.map_or("-".into(), |(id, for_ms)| {
+                    format!("{id}, for {:?}", Duration::from_millis(for_ms))
+                });
+                let leads = if report.leader == Some(*id) { "*" } else { " " };
+                println!(
+                    "{:>7}  up{leads}  {:>10} {:>4} {:>9} {:>9} {:>9} {:>6} MB  {oldest}",
+                    id.to_string(),
+                    report.lsn,
+                    report.generations.latest(),
+                    report.undecided,
+                    report.unapplied,
+                    report.remembered,
+                    report.disk_bytes / 1_000_000,
+                );
+            }
+            Err(problem) => println!("{:>7}  down {problem}", id.to_string()),
+        }
+    }
+    println!("(* leads the control log)");
+    for (generation, configuration) in generations.unsettled() {
+        let members = configuration.members();
+        let members = members.map(|member| format!("{} at {}", member.id, member.address));
+        let members: Vec<String> = members.collect();
+        println!("generation {generation}: replicas {}", members.join(", "));
+    }
+    let participants = said.values().flatten().max_by_key(|report| report.lsn);
+    if let Some(report) = participants {
+        for (name, sessions) in &report.participants {
+            println!("participant {name}: {sessions} session(s) connected");
+        }
+    }
+}
+
+fn to_json(said: &Said<Report>, generations: &Generations) -> Value {
+    let replicas = said.iter().map(|(id, said)| match said {
+        Ok(report) => json!({
+            "id": id.0,
+            "up": true,
+            "version": report.program,
+            "lsn": report.lsn,
+            "generation": report.generations.latest(),
+            "configuration": report.generations.in_force().map(|of| of.digest().to_string()),
+            "control_log_slot": report.generations.slot(),
+            "leader": report.leader.map(|id| id.0),
+            "undecided": report.undecided,
+            "oldest_undecided": report.oldest.map(|(id, _)| id.to_string()),
+            "oldest_undecided_ms": report.oldest.map(|(_, ms)| ms),
+            "unapplied": report.unapplied,
+            "in_memory": report.remembered,
+            "disk_bytes": report.disk_bytes,
+            "connected_replicas": report.connected.iter().map(|id| id.0).collect::<Vec<_>>(),
+            "participants": report.participants.iter().map(|(name, sessions)| {
+                json!({"name": name.as_str(), "sessions": sessions})
+            }).collect::<Vec<_>>(),
+        }),
+        Err(problem) => json!({"id": id.0, "up": false, "problem": problem}),
+    });
+    let unsettled = generations.unsettled().map(|(generation, configuration)| {
+        json!({
+            "generation": generation,
+            "replicas": configuration.members().map(|member| {
+                json!({"id": member.id.0, "address": member.address.as_str()})
+            }).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "replicas": replicas.collect::<Vec<_>>(),
+        "unsettled_generations": unsettled.collect::<Vec<_>>(),
+        "settled_through": generations.horizon().map(|id| id.to_string()),
+    })
+}
