@@ -27,6 +27,7 @@ pub(crate) fn take(state: &mut State, branch: usize, step: &Step<Participant>) {
             }
             ParticipantNotice::Finish { outcome, .. } => node.finishing |= bit_of(*outcome),
             ParticipantNotice::LetGo(_)
+            | ParticipantNotice::Began(_)
             | ParticipantNotice::Refused(_)
             | ParticipantNotice::Outcome { .. }
             | ParticipantNotice::Expired { .. }

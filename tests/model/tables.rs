@@ -383,6 +383,7 @@ pub(crate) fn told(notices: &[ParticipantNotice]) -> u8 {
         }
         ParticipantNotice::LetGo(_) => LET_GO,
         ParticipantNotice::Prepare { .. }
+        | ParticipantNotice::Began(_)
         | ParticipantNotice::Refused(_)
         | ParticipantNotice::Expired { .. }
         | ParticipantNotice::Forgotten { .. }

@@ -81,7 +81,8 @@ pub enum ParticipantTimer {
 /// What a service or its resource manager tells its session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ParticipantCommand {
-    /// Work begins under this transaction.
+    /// Work begins under this transaction. Answered with [`ParticipantNotice::Began`] or
+    /// [`ParticipantNotice::Refused`].
     Begin(TxnId),
     /// The work failed, or its connection broke: the branch can only vote `Aborted`.
     Poison(TxnId),
@@ -172,7 +173,8 @@ pub enum ParticipantNotice {
     },
     /// Let go of work that was never prepared. Needs no answer.
     LetGo(TxnId),
-    /// Work may begin, or go on, under this transaction. Needs no answer.
+    /// The answer to [`ParticipantCommand::Begin`]: work may go on under this transaction, which has
+    /// begun now or before. Needs no answer.
     Began(TxnId),
     /// No work can begin under this transaction: it is being prepared, or over, or forgotten. What
     /// stands prepared is not touched. Needs no answer.

@@ -26,6 +26,7 @@ impl Participant {
                 self.branches.insert(txn, Phase::Working(working));
                 out.notify.push(ParticipantNotice::Began(txn));
             }
+            // To begin twice is to begin once.
             Some(Phase::Working(_)) => out.notify.push(ParticipantNotice::Began(txn)),
             None
             | Some(

@@ -427,6 +427,7 @@ impl Cluster {
                 self.step_rm(n, Input::Command(command), cost.one_more_write());
             }
             ParticipantNotice::LetGo(_) => rm.has_let_go = true,
+            ParticipantNotice::Began(_) => {}
             ParticipantNotice::Refused(_) => panic!("all work begins before it is prepared"),
             ParticipantNotice::Expired { .. }
             | ParticipantNotice::Forgotten { .. }

@@ -97,7 +97,7 @@ impl World {
                 self.stats.saw(Sometimes::WorkLetGo);
                 return;
             }
-            ParticipantNotice::Refused(_) => return,
+            ParticipantNotice::Began(_) | ParticipantNotice::Refused(_) => return,
             ParticipantNotice::Outcome { id, outcome } => {
                 let result = self.facts.tell(id, outcome);
                 self.check(result);

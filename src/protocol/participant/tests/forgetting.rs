@@ -28,7 +28,7 @@ fn below_the_floor_there_is_no_vote_and_no_work() {
         assert_eq!(rig.rollback(sequence), nothing());
     }
     assert_eq!(rig.participant.remembered(), 1, "and no trace");
-    assert_eq!(rig.begin(3), nothing(), "at the floor there is");
+    assert_eq!(rig.begin(3), notifies([began(3)]), "at the floor there is");
     assert_eq!(rig.participant.remembered(), 2);
 }
 
@@ -63,7 +63,7 @@ fn each_initiator_has_a_floor_of_its_own() {
         ..theirs
     };
     let out = rig.command(ParticipantCommand::Begin(begins));
-    assert_eq!(out, nothing());
+    assert_eq!(out, notifies([ParticipantNotice::Began(begins)]));
 }
 
 #[test]

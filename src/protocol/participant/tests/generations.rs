@@ -250,7 +250,7 @@ fn nothing_begins_in_a_closed_generation() {
     let mut rig = Rig::working();
     rig.hear(2, announce(&closed()));
     assert_eq!(rig.begin(2), notifies([refused(2)]));
-    assert_eq!(rig.begin(1), nothing(), "what has begun goes on");
+    assert_eq!(rig.begin(1), notifies([began(1)]), "what has begun goes on");
     let out = rig.asked(please(1));
     assert_eq!(out, notifies([asks_to_prepare(please(1))]));
 }
@@ -275,7 +275,8 @@ fn in_second(sequence: u32) -> (TxnId, Prepare) {
 fn a_generation_that_is_not_known_yet() {
     let mut rig = Rig::new();
     let (txn, prepare) = in_second(1);
-    assert_eq!(rig.command(ParticipantCommand::Begin(txn)), nothing());
+    let out = rig.command(ParticipantCommand::Begin(txn));
+    assert_eq!(out, notifies([ParticipantNotice::Began(txn)]));
     // A relay asks again; the service does not.
     assert_eq!(rig.asked(prepare.clone()), nothing());
     let itself = ParticipantCommand::Prepare(prepare.clone());

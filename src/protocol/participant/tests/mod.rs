@@ -180,6 +180,10 @@ fn let_go(sequence: u32) -> ParticipantNotice {
     ParticipantNotice::LetGo(txn(sequence))
 }
 
+fn began(sequence: u32) -> ParticipantNotice {
+    ParticipantNotice::Began(txn(sequence))
+}
+
 fn refused(sequence: u32) -> ParticipantNotice {
     ParticipantNotice::Refused(txn(sequence))
 }
@@ -243,7 +247,7 @@ impl Rig {
     /// Work has begun under transaction 1.
     fn working() -> Self {
         let mut rig = Rig::new();
-        assert_eq!(rig.begin(1), nothing());
+        assert_eq!(rig.begin(1), notifies([began(1)]));
         rig
     }
 

@@ -290,7 +290,7 @@ fn work_under_a_branch_at_its_end_is_refused() {
 fn work_that_begins_twice_is_one_branch() {
     let mut rig = Rig::working();
     rig.poison(1);
-    assert_eq!(rig.begin(1), nothing());
+    assert_eq!(rig.begin(1), notifies([began(1)]));
     let out = rig.asked(please(1));
     assert_eq!(out.send, to_all(vote(1, Aborted)), "still poisoned");
 }
