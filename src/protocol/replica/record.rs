@@ -1,6 +1,7 @@
 //! What a replica saves, and what of it a store must keep.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 
 use serde::{Deserialize, Serialize};
 
@@ -161,19 +162,13 @@ impl Records {
     pub fn apply(&mut self, record: Record) {
         match record {
             Record::Vote { id, .. } => self.of(id).push(record),
-            Record::Promise { id, .. } => {
+            // The last one of its kind stands for those before it.
+            Record::Promise { id, .. }
+            | Record::Accept { id, .. }
+            | Record::Committed { id, .. } => {
+                let kind = discriminant(&record);
                 let records = self.of(id);
-                records.retain(|record| !matches!(record, Record::Promise { .. }));
-                records.push(record);
-            }
-            Record::Accept { id, .. } => {
-                let records = self.of(id);
-                records.retain(|record| !matches!(record, Record::Accept { .. }));
-                records.push(record);
-            }
-            Record::Committed { id, .. } => {
-                let records = self.of(id);
-                records.retain(|record| !matches!(record, Record::Committed { .. }));
+                records.retain(|record| discriminant(record) != kind);
                 records.push(record);
             }
             Record::Finished { id, .. } if self.generations.is_settled(&id) => {
