@@ -299,9 +299,7 @@ impl Replica {
             }
         }
     }
-}
 
-impl Replica {
     /// To one of them at a time, in turns.
     pub(super) fn send_to_one_other(
         &self,

@@ -250,12 +250,8 @@ impl Generations {
             }
             Entry::Settle(settle) if self.follows(settle) => {
                 self.horizon = Some(settle.through);
-                let last_settled = |generation: u32| self.is_settled(&Self::last_id(generation));
-                let settled: Vec<u32> = self.unsettled.keys().copied().collect();
-                let settled: Vec<u32> = settled.into_iter().filter(|g| last_settled(*g)).collect();
-                for generation in settled {
-                    self.unsettled.remove(&generation);
-                }
+                let goes_on = |generation: u32| Self::last_id(generation) > settle.through;
+                self.unsettled.retain(|generation, _| goes_on(*generation));
                 Applies::Yes
             }
             Entry::Release { id } if self.is_settled(id) => Applies::Yes,
