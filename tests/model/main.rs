@@ -127,7 +127,7 @@ fn c_the_leader_crashes() {
         ..base()
     };
     let sights = [COMMIT, ABORT, RECOVERY_ABORTS, AFTER_CRASH];
-    holds(bounds, &sights, 1_017_231);
+    holds(bounds, &sights, 1_023_571);
 }
 
 /// (c) A follower crashes once; until then its step, save and release are apart. (The third replica
@@ -139,7 +139,7 @@ fn c_a_follower_crashes() {
         ..base()
     };
     let sights = [COMMIT, ABORT, RECOVERY_ABORTS, AFTER_CRASH];
-    holds(bounds, &sights, 521_866);
+    holds(bounds, &sights, 525_639);
 }
 
 /// (c) The leader, or a follower, crashes once, and the leader may start two ballots, before and
@@ -154,7 +154,7 @@ fn c_a_crash_between_two_ballots_of_one_leader() {
         victims: vec![Victim::Replica(0), Victim::Replica(1)],
         ..base()
     };
-    holds(bounds, &[COMMIT, ABORT, AFTER_CRASH], 1_090_877);
+    holds(bounds, &[COMMIT, ABORT, AFTER_CRASH], 1_092_334);
 }
 
 /// (d) One replica: two-phase commit. It, or the session of the first branch, crashes once. Resource
@@ -174,7 +174,7 @@ fn d_f_0_is_two_phase_commit() {
     holds(
         bounds,
         &[COMMIT, ABORT, RECOVERY_ABORTS, AFTER_CRASH],
-        144_663,
+        147_575,
     );
 }
 
@@ -195,7 +195,7 @@ fn d_f_0_with_two_ballots() {
     holds(
         bounds,
         &[COMMIT, ABORT, RECOVERY_ABORTS, AFTER_CRASH],
-        104_189,
+        104_566,
     );
 }
 
