@@ -76,6 +76,15 @@ pub trait Saver: Send + 'static {
     /// The batch is durable; its jobs are completed next.
     fn saved(&mut self) {}
 
+    /// The jobs of a batch that was saved are completed. Nobody waits for what is done here but the
+    /// next batch.
+    ///
+    /// # Errors
+    /// End the process.
+    fn completed(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The writes of `job`, and of all jobs before it, are durable. Must not block, nor panic.
     fn done(&mut self, job: Self::Job);
 
@@ -383,13 +392,19 @@ impl<S: Saver> Worker<S> {
             }
         };
         self.saver.seal(&mut batch)?;
-        if !batch.is_empty() {
+        let is_save = !batch.is_empty();
+        if is_save {
             self.commit(batch, started)?;
         }
         self.watchdog.commit_ended()?;
         for job in self.waiting.drain(..) {
             self.saver.done(job);
             self.counters.completed.fetch_add(1, Ordering::Release);
+        }
+        if is_save {
+            self.watchdog.commit_starts();
+            self.saver.completed()?;
+            self.watchdog.commit_ended()?;
         }
         Ok(is_open)
     }

@@ -161,10 +161,6 @@ impl Directory {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.dir
-    }
-
     pub(super) fn high_water(&self) -> PathBuf {
         self.dir.join(HIGH_WATER)
     }

@@ -4,12 +4,12 @@
 //! and a disk, a hypervisor or a person can put an older file in the place of a newer one. So every
 //! save leaves a trace in a second file, and a store that has less than the trace says is refused.
 //!
-//! **What it costs.** A save is one `fdatasync`, and a second one would double its time. The sector
-//! is therefore written *before* the commit of save *n*, with `complete = n-1`, the last save that is
-//! known to be durable; and with `O_DIRECT`, so that the bytes are in the device's cache when the
-//! write returns. The flush of that cache, which the journal's `fdatasync` asks for, then covers
-//! the sector too: it never costs a flush of its own. When no save comes for a while, `complete = n`
-//! is written and forced.
+//! **What it costs.** A save is one `fdatasync`, and a second one would double its time. So when save
+//! *n* is durable and everyone who waited for it was told, `complete = n` is written without being
+//! forced, but with `O_DIRECT`: the bytes are in the device's cache when the write returns, and the
+//! flush of that cache which the journal's next `fdatasync` asks for covers them. They never cost a
+//! flush of their own, and when save *n+1* is durable, so is the trace of save *n*. When no save comes
+//! for a while, the trace of the last one is forced.
 //!
 //! Where `O_DIRECT` is refused (tmpfs), writes go through the page cache: after a crash of the
 //! process the trace is as good, after one of the machine it may be some seconds old. An old trace

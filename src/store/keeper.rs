@@ -19,7 +19,7 @@ use super::ledger::Ledger;
 use super::load::TRACES;
 use super::sweep::Sweep;
 
-/// After this much time without a save, the last one is marked in the high-water sector.
+/// After this much time without a save, the last one is forced to the high-water sector.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// How many dead keys are removed at once when no save waits: about a millisecond's worth, which is
@@ -109,7 +109,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     fn write_record(&mut self, record: Record, batch: &mut Batch) -> Result<(), Failure> {
-        let Some((id, key, value)) = layout::of_transaction(&record) else {
+        let Some(id) = layout::id_of(&record) else {
             let (finishing, records) = (&self.finishing, &self.records);
             let is_finished = |id: &CommitId| -> fjall::Result<bool> {
                 Ok(finishing.contains(id) || records.contains_key(key_of_finished(*id))?)
@@ -129,7 +129,9 @@ impl Keeper {
         if is_finished {
             self.finishing.push(id);
         }
-        batch.insert(&self.records, key, value);
+        layout::write_transaction(&record, |key, value| {
+            batch.insert(&self.records, key, value);
+        });
         Ok(())
     }
 
@@ -149,9 +151,9 @@ impl Keeper {
         Ok(())
     }
 
+    /// Forces what the high-water sector says.
     fn mark(&mut self) -> Result<(), Failure> {
         if self.marked < self.lsn {
-            self.high_water.write(self.lsn)?;
             self.high_water.sync()?;
             self.marked = self.lsn;
         }
@@ -179,8 +181,6 @@ impl Saver for Keeper {
         if batch.is_empty() {
             return Ok(());
         }
-        // Before the commit: the flush that it asks for covers this too.
-        self.high_water.write(self.lsn)?;
         self.lsn += 1;
         self.sweep(SWEEP_PER_KEY * batch.len(), batch)?;
         self.write_peers(batch);
@@ -200,6 +200,10 @@ impl Saver for Keeper {
         *locked(&self.shared.horizon) = horizon;
         self.shared.lsn.store(self.lsn, Ordering::Release);
         self.last_save = Instant::now();
+    }
+
+    fn completed(&mut self) -> Result<(), Failure> {
+        Ok(self.high_water.write(self.lsn)?)
     }
 
     fn done(&mut self, save: Save) {
@@ -227,6 +231,7 @@ impl Saver for Keeper {
     }
 
     fn closed(&mut self) -> Result<(), Failure> {
+        self.high_water.write(self.lsn)?;
         self.mark()
     }
 }

@@ -55,13 +55,22 @@ impl Tag {
 
 /// What a record of a transaction says; the byte after the id.
 const FINISHED: u8 = 0x01;
-const VOTE: u8 = 0x02;
-const PROMISE: u8 = 0x03;
-const ACCEPT: u8 = 0x04;
-const COMMITTED: u8 = 0x05;
+const ROSTER: u8 = 0x02;
+const BALLOT: u8 = 0x03;
+const VOTE: u8 = 0x04;
+const PROMISE: u8 = 0x05;
+const ACCEPT: u8 = 0x06;
+const COMMITTED: u8 = 0x07;
 
 /// The first byte that follows an id in no key.
-const AFTER_KINDS: u8 = 0x06;
+const AFTER_KINDS: u8 = 0x08;
+
+/// One of these is there if anything is.
+///
+/// Whether a key is in a table its filter tells in a fraction of a microsecond; that there is none in
+/// a *range* takes a search in every table. So what a transaction can begin with leaves a key that can
+/// be named: a vote its roster, a ballot a key of its own.
+const KINDS_NAMED: [u8; 3] = [FINISHED, ROSTER, BALLOT];
 
 /// What is wrong with a key or value that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +87,8 @@ pub(super) enum Wrong {
     Piece,
     #[error("it is missing")]
     Missing,
+    #[error("the roster that came with it is missing")]
+    Roster,
 }
 
 /// A key under construction.
@@ -287,40 +298,19 @@ impl Joining {
     }
 }
 
-/// Key and value of a record of a transaction; nothing for all others, which are the ledger's.
-pub(super) fn of_transaction(record: &Record) -> Option<(CommitId, Vec<u8>, Vec<u8>)> {
-    let with = |id: CommitId, key: Vec<u8>, payload: Vec<u8>| {
-        let value = value_of_bytes(&key, &payload);
-        Some((id, key, value))
-    };
+/// Keys of one of which at least there is a value, if there is any record of `id`.
+pub(super) fn keys_of(id: CommitId) -> [Vec<u8>; 3] {
+    KINDS_NAMED.map(|kind| key_of_record(id, kind, &[]))
+}
+
+/// Whose record it is, if it is one of a transaction.
+pub(super) fn id_of(record: &Record) -> Option<CommitId> {
     match record {
-        Record::Vote {
-            id,
-            index,
-            vote,
-            roster,
-        } => {
-            let key = key_of_record(*id, VOTE, &[*index]);
-            with(*id, key, encoded(&(vote, roster)))
-        }
-        Record::Promise { id, ballot } => {
-            let key = key_of_record(*id, PROMISE, &ballot_bytes(*ballot));
-            with(*id, key, Vec::new())
-        }
-        Record::Accept {
-            id,
-            ballot,
-            outcome,
-            unapplied,
-        } => {
-            let key = key_of_record(*id, ACCEPT, &ballot_bytes(*ballot));
-            with(*id, key, encoded(&(outcome, unapplied)))
-        }
-        Record::Committed { id, unapplied } => {
-            let key = key_of_record(*id, COMMITTED, &[]);
-            with(*id, key, encoded(unapplied))
-        }
-        Record::Finished { id, outcome } => with(*id, key_of_finished(*id), encoded(outcome)),
+        Record::Vote { id, .. }
+        | Record::Promise { id, .. }
+        | Record::Accept { id, .. }
+        | Record::Committed { id, .. }
+        | Record::Finished { id, .. } => Some(*id),
         Record::Round { .. }
         | Record::Log(_)
         | Record::Frozen { .. }
@@ -329,48 +319,129 @@ pub(super) fn of_transaction(record: &Record) -> Option<(CommitId, Vec<u8>, Vec<
     }
 }
 
-/// The record of a transaction under `key`.
-pub(super) fn transaction(key: &[u8], value: &[u8]) -> Result<(CommitId, Record), Wrong> {
-    let mut reader = KeyReader::new(key)?;
-    let id = reader.id()?;
-    let [kind] = reader.take()?;
-    let payload = payload_of(key, value)?;
-    let record = match kind {
-        FINISHED => {
-            let outcome: Outcome = decoded(payload)?;
-            Record::Finished { id, outcome }
-        }
-        VOTE => {
-            let [index] = reader.take()?;
-            let (vote, roster): (Vote, Option<Roster>) = decoded(payload)?;
-            Record::Vote {
-                id,
-                index,
-                vote,
-                roster,
-            }
-        }
-        PROMISE => {
-            let ballot = reader.ballot()?;
-            let () = decoded(payload)?;
-            Record::Promise { id, ballot }
-        }
-        ACCEPT => {
-            let ballot = reader.ballot()?;
-            let (outcome, unapplied): (Outcome, Option<Unapplied>) = decoded(payload)?;
-            Record::Accept {
-                id,
-                ballot,
-                outcome,
-                unapplied,
-            }
-        }
-        COMMITTED => {
-            let unapplied: Unapplied = decoded(payload)?;
-            Record::Committed { id, unapplied }
-        }
-        0x00 | AFTER_KINDS.. => return Err(Wrong::Key),
+/// Hands the keys and values of a record of a transaction to `put`; none for the ledger's.
+pub(super) fn write_transaction(record: &Record, mut put: impl FnMut(Vec<u8>, Vec<u8>)) {
+    let mut add = |id: &CommitId, kind: u8, rest: &[u8], payload: &[u8]| {
+        let key = key_of_record(*id, kind, rest);
+        let value = value_of_bytes(&key, payload);
+        put(key, value);
     };
-    reader.end()?;
-    Ok((id, record))
+    match record {
+        Record::Vote {
+            id,
+            index,
+            vote,
+            roster,
+        } => {
+            // The id holds the roster's digest: written twice, it is the same.
+            if let Some(roster) = roster {
+                add(id, ROSTER, &[], &encoded(roster));
+            }
+            add(id, VOTE, &[*index], &encoded(&(vote, roster.is_some())));
+        }
+        Record::Promise { id, ballot } => {
+            add(id, BALLOT, &[], &[]);
+            add(id, PROMISE, &ballot_bytes(*ballot), &[]);
+        }
+        Record::Accept {
+            id,
+            ballot,
+            outcome,
+            unapplied,
+        } => {
+            add(id, BALLOT, &[], &[]);
+            let payload = encoded(&(outcome, unapplied));
+            add(id, ACCEPT, &ballot_bytes(*ballot), &payload);
+        }
+        Record::Committed { id, unapplied } => {
+            add(id, BALLOT, &[], &[]);
+            add(id, COMMITTED, &[], &encoded(unapplied));
+        }
+        Record::Finished { id, outcome } => add(id, FINISHED, &[], &encoded(outcome)),
+        Record::Round { .. }
+        | Record::Log(_)
+        | Record::Frozen { .. }
+        | Record::Chosen { .. }
+        | Record::State { .. } => {}
+    }
+}
+
+/// The id that a key of a transaction begins with.
+pub(super) fn id_in(key: &[u8]) -> Result<CommitId, Wrong> {
+    match Tag::of(key)? {
+        Tag::Transaction => KeyReader::new(key)?.id(),
+        Tag::Lsn
+        | Tag::Peer
+        | Tag::Round
+        | Tag::LogRound
+        | Tag::LogPromise
+        | Tag::LogAccept
+        | Tag::Frozen
+        | Tag::Generations
+        | Tag::Listed => Err(Wrong::Key),
+    }
+}
+
+/// The records of one transaction, from its keys in order.
+#[derive(Default)]
+pub(super) struct Transaction {
+    roster: Option<Roster>,
+    /// Of promises and accepts the highest alone counts, and comes last.
+    pub(super) records: Vec<Record>,
+    pub(super) is_finished: bool,
+}
+
+impl Transaction {
+    /// Takes the next key, which is one of `id`.
+    pub(super) fn add(&mut self, id: CommitId, key: &[u8], value: &[u8]) -> Result<(), Wrong> {
+        let mut reader = KeyReader::new(key)?;
+        reader.id()?;
+        let [kind] = reader.take()?;
+        let payload = payload_of(key, value)?;
+        match kind {
+            FINISHED => {
+                let outcome: Outcome = decoded(payload)?;
+                self.is_finished = true;
+                self.records.push(Record::Finished { id, outcome });
+            }
+            ROSTER => self.roster = Some(decoded(payload)?),
+            BALLOT => decoded(payload)?,
+            VOTE => {
+                let [index] = reader.take()?;
+                let (vote, has_roster): (Vote, bool) = decoded(payload)?;
+                let roster = has_roster.then(|| self.roster.clone().ok_or(Wrong::Roster));
+                self.records.push(Record::Vote {
+                    id,
+                    index,
+                    vote,
+                    roster: roster.transpose()?,
+                });
+            }
+            PROMISE => {
+                let ballot = reader.ballot()?;
+                let () = decoded(payload)?;
+                let older = |record: &mut Record| matches!(record, Record::Promise { .. });
+                self.records.pop_if(older);
+                self.records.push(Record::Promise { id, ballot });
+            }
+            ACCEPT => {
+                let ballot = reader.ballot()?;
+                let (outcome, unapplied): (Outcome, Option<Unapplied>) = decoded(payload)?;
+                let older = |record: &mut Record| matches!(record, Record::Accept { .. });
+                self.records.pop_if(older);
+                self.records.push(Record::Accept {
+                    id,
+                    ballot,
+                    outcome,
+                    unapplied,
+                });
+            }
+            COMMITTED => {
+                let unapplied: Unapplied = decoded(payload)?;
+                self.records.push(Record::Committed { id, unapplied });
+            }
+            0x00 | AFTER_KINDS.. => return Err(Wrong::Key),
+        }
+        reader.end()
+    }
 }

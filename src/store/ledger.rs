@@ -39,11 +39,6 @@ impl Ledger {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whether anything changed since then.
-    pub(super) fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
     /// A record that is not one of a transaction is saved.
     ///
     /// `is_finished` says whether a transaction that is not settled has a `Finished` record.

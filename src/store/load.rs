@@ -13,7 +13,7 @@ use crate::protocol::types::{
 };
 
 use super::error::{DamagedRecord, RecallError};
-use super::layout::{self, Joining, KeyReader, Tag, Wrong};
+use super::layout::{self, Joining, KeyReader, Tag, Transaction, Wrong};
 use super::ledger::Ledger;
 
 /// How many saves have left their number as a key: a hole among them is noticed. A save that is not
@@ -259,38 +259,14 @@ impl Rare {
     }
 }
 
-/// The records of one transaction, as they are read.
-#[derive(Default)]
-struct Transaction {
-    id: Option<CommitId>,
-    is_finished: bool,
-    records: Vec<Record>,
-}
-
-impl Transaction {
-    /// Keys are in order: of promises and accepts the highest comes last, and alone counts.
-    fn add(&mut self, record: Record) {
-        let replaces = match (self.records.last(), &record) {
-            (Some(Record::Promise { .. }), Record::Promise { .. })
-            | (Some(Record::Accept { .. }), Record::Accept { .. }) => true,
-            (Some(_) | None, _) => false,
-        };
-        if replaces {
-            self.records.pop();
-        }
-        self.is_finished |= matches!(record, Record::Finished { .. });
-        self.records.push(record);
-    }
-
-    fn end(&mut self, found: &mut Found) {
-        let Some(id) = self.id.take() else { return };
-        let highest = found.highest.entry((id.txn.generation, id.txn.initiator));
-        let highest = highest.or_default();
-        *highest = id.txn.sequence.max(*highest);
-        if std::mem::take(&mut self.is_finished) {
-            self.records.clear();
-        }
-        found.records.append(&mut self.records);
+/// Takes note of a transaction of which all was read.
+fn add_transaction(id: CommitId, transaction: &mut Transaction, found: &mut Found) {
+    let highest = found.highest.entry((id.txn.generation, id.txn.initiator));
+    let highest = highest.or_default();
+    *highest = id.txn.sequence.max(*highest);
+    let mut transaction = std::mem::take(transaction);
+    if !transaction.is_finished {
+        found.records.append(&mut transaction.records);
     }
 }
 
@@ -299,43 +275,52 @@ fn read_transactions(
     start: &[u8],
     found: &mut Found,
 ) -> Result<(), RecallError> {
+    let mut current = None;
     let mut transaction = Transaction::default();
     let range = (Bound::Included(start), Bound::Unbounded);
     for guard in keyspace.range::<&[u8], _>(range) {
         let (key, value) = guard.into_inner()?;
-        let (id, record) = checked(&key, || read_transaction(&key, &value))?;
-        if transaction.id != Some(id) {
-            transaction.end(found);
-            transaction.id = Some(id);
+        let id = checked(&key, || layout::id_in(&key))?;
+        if let Some(before) = current.replace(id)
+            && before != id
+        {
+            add_transaction(before, &mut transaction, found);
         }
-        transaction.add(record);
+        checked(&key, || transaction.add(id, &key, &value))?;
     }
-    transaction.end(found);
+    if let Some(last) = current {
+        add_transaction(last, &mut transaction, found);
+    }
     Ok(())
 }
 
-fn read_transaction(key: &[u8], value: &[u8]) -> Result<(CommitId, Record), Wrong> {
-    match Tag::of(key)? {
-        Tag::Transaction => layout::transaction(key, value),
-        Tag::Lsn
-        | Tag::Peer
-        | Tag::Round
-        | Tag::LogRound
-        | Tag::LogPromise
-        | Tag::LogAccept
-        | Tag::Frozen
-        | Tag::Generations
-        | Tag::Listed => Err(Wrong::Key),
+/// All records of an instance.
+///
+/// That there are none costs three looks into filters, and no disk; that there are some, one search
+/// in each table that may have them.
+pub(super) fn recall(keyspace: &Keyspace, id: CommitId) -> Result<Vec<Record>, RecallError> {
+    for key in layout::keys_of(id) {
+        if keyspace.contains_key(key)? {
+            let prefix = layout::key_of_id(Tag::Transaction, id);
+            return recall_all(keyspace, &prefix);
+        }
     }
+    Ok(Vec::new())
 }
 
 /// All records under a prefix of the keys of transactions.
-pub(super) fn recall(keyspace: &Keyspace, prefix: &[u8]) -> Result<Vec<Record>, RecallError> {
+pub(super) fn recall_all(keyspace: &Keyspace, prefix: &[u8]) -> Result<Vec<Record>, RecallError> {
     let mut records = Vec::new();
+    let mut current = None;
+    let mut transaction = Transaction::default();
     for guard in keyspace.prefix(prefix) {
         let (key, value) = guard.into_inner()?;
-        let (_, record) = checked(&key, || read_transaction(&key, &value))?;
-        records.push(record);
+        let id = checked(&key, || layout::id_in(&key))?;
+        if current.replace(id).is_some_and(|before| before != id) {
+            records.append(&mut std::mem::take(&mut transaction).records);
+        }
+        checked(&key, || transaction.add(id, &key, &value))?;
     }
+    records.append(&mut transaction.records);
     Ok(records)
 }

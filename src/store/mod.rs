@@ -31,10 +31,12 @@
 //! | `20` generations | slot (8), piece (2) | a piece of the generations |
 //! | `21` listed | id | whom to tell of this settled commit |
 //! | `30` transaction | id, `01` finished | the outcome |
-//! | | id, `02` vote, index (1) | the vote, and the roster if it came with it |
-//! | | id, `03` promise, ballot | nothing |
-//! | | id, `04` accept, ballot | the outcome, and whom to tell |
-//! | | id, `05` committed | whom to tell |
+//! | | id, `02` roster | the roster that came with a vote |
+//! | | id, `03` ballot | nothing; with the first of the last three |
+//! | | id, `04` vote, index (1) | the vote, and whether the roster came with it |
+//! | | id, `05` promise, ballot | nothing |
+//! | | id, `06` accept, ballot | the outcome, and whom to tell |
+//! | | id, `07` committed | whom to tell |
 //!
 //! A value is a version (1 byte, `01`), the CRC-32 of key and content (4), and the content in postcard.
 //! The content of a piece is the number of pieces (2) and at most 2,048 bytes of what was cut. No key
@@ -52,7 +54,7 @@
 //!
 //! 1. `then` of a save is called when it, and all saves before it, are durable; in the order in which
 //!    they were asked for.
-//! 2. A key of a transaction is written once, with one value; what replaces an older promise or accept
+//! 2. A key of a transaction only ever has one value; what replaces an older promise or accept
 //!    is a key of its own, and the highest counts. Nothing older can take the place of something newer.
 //! 3. The horizon moves in the same batch in which what the `Settle` lists is adopted. Dead keys are
 //!    ignored from then on, and removed later: a part with each save, more when none waits. Removals
@@ -115,7 +117,6 @@ use committer::{COMMIT_MAX, Committer, CommitterConfig, Fatal, Observer, OnFatal
 use directory::Directory;
 use highwater::HighWater;
 use keeper::{Keeper, Save, Shared};
-use layout::Tag;
 use load::LoadError;
 use sweep::Sweep;
 
@@ -280,8 +281,8 @@ impl Store {
         self.committer.pending()
     }
 
-    /// All records of an instance that is not settled; none if there are none. It sees every save
-    /// whose `then` was called.
+    /// The records of an instance that is not settled; none if there are none. It sees every save
+    /// whose `then` was called. To learn that there are none takes some microseconds.
     ///
     /// # Errors
     /// When the disk or a record on it is damaged: the replica must stop.
@@ -289,17 +290,17 @@ impl Store {
         if self.shared.is_settled(id) {
             return Ok(Vec::new());
         }
-        load::recall(&self.records, &layout::key_of_id(Tag::Transaction, *id))
+        load::recall(&self.records, *id)
     }
 
-    /// All records of all instances of a transaction that are not settled.
+    /// The same of all instances of a transaction. Slower: there is no filter for it.
     ///
     /// # Errors
     /// When the disk or a record on it is damaged: the replica must stop.
     pub fn recall_txn(&self, txn: TxnId) -> Result<Vec<Record>, RecallError> {
-        let records = load::recall(&self.records, &layout::prefix_of_txn(txn))?;
+        let records = load::recall_all(&self.records, &layout::prefix_of_txn(txn))?;
         let is_live = |record: &Record| {
-            let id = layout::of_transaction(record).map(|(id, ..)| id);
+            let id = layout::id_of(record);
             id.is_some_and(|id| !self.shared.is_settled(&id))
         };
         Ok(records.into_iter().filter(is_live).collect())

@@ -10,7 +10,7 @@ const SEEDS: u64 = 250;
 const STEPS: usize = 60;
 
 fn id_of(record: &Record) -> Option<CommitId> {
-    layout::of_transaction(record).map(|(id, ..)| id)
+    layout::id_of(record)
 }
 
 /// What must be loaded, and which transactions are left out because they are finished.
@@ -60,7 +60,7 @@ fn check_recall(store: &Store, model: &Records, finished: &BTreeSet<CommitId>, s
 #[test]
 fn a_restart_finds_what_the_specification_keeps() {
     for seed in 0..SEEDS {
-        let (_folder, dir) = new_store();
+        let (_folder, dir) = new_store_in_memory();
         let mut history = History::new(seed);
         let mut rng = fastrand::Rng::with_seed(!seed);
         let (mut store, _) = Store::open(&dir).unwrap();
@@ -95,7 +95,7 @@ fn a_restart_finds_what_the_specification_keeps() {
 #[test]
 fn a_crash_leaves_what_was_saved() {
     for seed in 0..10 {
-        let (folder, dir) = new_store();
+        let (folder, dir) = new_store_in_memory();
         let mut history = History::new(1_000 + seed);
         let (store, _) = Store::open(&dir).unwrap();
         for round in 0..4 {
@@ -114,7 +114,7 @@ fn a_crash_leaves_what_was_saved() {
 
 #[test]
 fn the_comparison_can_fail() {
-    let (_folder, dir) = new_store();
+    let (_folder, dir) = new_store_in_memory();
     let (store, _) = Store::open(&dir).unwrap();
     let mut model = Records::new(Some(configuration()));
     for record in [vote(id(1, 1), 0), Record::Round { round: 3 }] {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::layout::Tag;
 use super::*;
 use crate::protocol::paxos::{Acceptors, Ballot};
 use crate::protocol::types::{
@@ -35,7 +36,16 @@ fn identity() -> Identity {
 
 /// A directory with a new store in it.
 fn new_store() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
+    new_store_in(tempfile::tempdir().unwrap())
+}
+
+/// The same in memory, where there is such a file system: for tests with thousands of saves, which
+/// do not ask what a disk does.
+fn new_store_in_memory() -> (TempDir, PathBuf) {
+    new_store_in(tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap()))
+}
+
+fn new_store_in(folder: TempDir) -> (TempDir, PathBuf) {
     let dir = folder.path().join("replica");
     Store::init(&dir, &identity()).unwrap();
     (folder, dir)

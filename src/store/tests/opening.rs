@@ -148,7 +148,9 @@ fn a_damaged_record_is_named() {
     let (_folder, dir) = new_store();
     let (store, _) = Store::open(&dir).unwrap();
     save(&store, vec![vote(id(1, 1), 0)]);
-    let key = layout::of_transaction(&vote(id(1, 1), 0)).unwrap().1;
+    let mut keys = Vec::new();
+    layout::write_transaction(&vote(id(1, 1), 0), |key, _| keys.push(key));
+    let key = keys.pop().unwrap();
     let mut value = store.records.get(&key).unwrap().unwrap().to_vec();
     *value.last_mut().unwrap() ^= 1;
     store.records.insert(&key, value).unwrap();
