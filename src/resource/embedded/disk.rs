@@ -78,6 +78,10 @@ fn branch_of(name: &str) -> Option<BranchId> {
 pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
     let disk = Disk { dir, cache_bytes };
     disk.create_directory()?;
+    // Asked before anything is touched, and again once nobody else can.
+    if !disk.has_format()? {
+        disk.expect_nothing_else()?;
+    }
     let lock = disk.lock()?;
     if disk.has_format()? {
         if !disk.path(DATABASE).join("version").exists() {
@@ -115,13 +119,11 @@ impl Disk<'_> {
     }
 
     fn create_directory(&self) -> Result<(), OpenError> {
-        if self.dir.is_dir() {
-            return Ok(());
-        }
-        fs::create_dir_all(self.dir).map_err(io("create", self.dir))?;
+        let dir = std::path::absolute(self.dir).map_err(io("find", self.dir))?;
+        let missing: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
+        fs::create_dir_all(&dir).map_err(io("create", &dir))?;
         // A directory is durable when the one above says so.
-        let above = fs::canonicalize(self.dir).map_err(io("find", self.dir))?;
-        for above in above.ancestors().skip(1) {
+        for above in missing.into_iter().filter_map(Path::parent) {
             sync(above)?;
         }
         Ok(())
@@ -165,9 +167,8 @@ impl Disk<'_> {
         }
     }
 
-    /// Makes a store. A crash at any point leaves nothing, or an empty database, and the next start
-    /// goes on from there.
-    fn create(&self) -> Result<(), OpenError> {
+    /// A store owns its directory.
+    fn expect_nothing_else(&self) -> Result<(), OpenError> {
         let known = [LOCK, DATABASE, NEW_DATABASE, NEW_FORMAT_FILE];
         for entry in fs::read_dir(self.dir).map_err(io("list", self.dir))? {
             let name = entry.map_err(io("list", self.dir))?.file_name();
@@ -178,6 +179,13 @@ impl Disk<'_> {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Makes a store. A crash at any point leaves nothing, or an empty database, and the next start
+    /// goes on from there.
+    fn create(&self) -> Result<(), OpenError> {
+        self.expect_nothing_else()?;
         let (new, database) = (self.path(NEW_DATABASE), self.path(DATABASE));
         if database.exists() {
             self.expect_empty()?;

@@ -1,15 +1,5 @@
-//! What a transaction has done to this store, and the bytes in which that is saved.
-//!
-//! ```text
-//! version  1 byte    1
-//! counts   3 x u32   of writes, reads, prefixes
-//! writes             each: key, then 0 (deleted), or 1 and the value
-//! reads              each: key; keys that were written too are left out
-//! prefixes           each: prefix
-//! checksum u32       CRC-32 of the key of this record and all bytes before
-//! ```
-//!
-//! Keys, prefixes and values are a u32 length and so many bytes. Numbers are little-endian.
+//! What a transaction has done to this store, and the bytes in which that is saved; they are
+//! described in the [module above](super#on-disk).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -24,8 +24,8 @@
 //!
 //! assert_eq!(store.read("account/alice")?.as_deref(), Some(&b"100"[..]));
 //! for row in store.snapshot().scan("account/") {
-//!     let (account, balance) = row?;
-//!     println!("{} has {}", account.escape_ascii(), balance.escape_ascii());
+//!     let row = row?;
+//!     println!("{} has {}", row.key.escape_ascii(), row.value.escape_ascii());
 //! }
 //! # Ok(())
 //! # }
@@ -64,7 +64,7 @@
 //! # let txn: TxnId = unimplemented!();
 //! let work = store.work(txn);
 //! take(&work, b"account/alice 30")?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), RequestError>(())
 //! ```
 //!
 //! # Isolation
@@ -146,6 +146,7 @@ mod state;
 mod tests;
 mod work;
 
+use std::fmt;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -167,7 +168,8 @@ pub use footprint::RecordError;
 pub use snapshot::{Rows, Snapshot};
 pub use state::ENDED_MAX;
 pub use work::{
-    KEY_BYTES_MAX, READS_MAX, SCAN_ROWS_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX, WRITES_MAX, Work,
+    KEY_BYTES_MAX, READS_MAX, Row, SCAN_ROWS_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX, WRITES_MAX,
+    Work,
 };
 
 /// Runs the request of a `Prepare`.
@@ -225,6 +227,12 @@ pub struct Embedded {
     inner: Arc<Inner>,
 }
 
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").finish_non_exhaustive()
+    }
+}
+
 /// What the handles share.
 struct Inner {
     committer: Committer<StoreSaver>,
@@ -242,6 +250,9 @@ struct Store {
     database: Database,
     #[cfg(test)]
     reads_fail: std::sync::atomic::AtomicBool,
+    /// Whoever holds it holds up all saves.
+    #[cfg(test)]
+    saves: Mutex<()>,
     _lock: File,
 }
 
@@ -315,6 +326,8 @@ impl Embedded {
             database: database.clone(),
             #[cfg(test)]
             reads_fail: false.into(),
+            #[cfg(test)]
+            saves: Mutex::new(()),
             _lock: lock,
         });
         let saver = StoreSaver(Arc::clone(&store));

@@ -59,6 +59,8 @@ impl Saver for StoreSaver {
     type Job = Save;
 
     fn write(&mut self, save: &mut Save, batch: &mut Batch) -> Result<(), Failure> {
+        #[cfg(test)]
+        drop(self.0.saves.lock());
         let keyspaces = &self.0.keyspaces;
         let apply = |footprint: &Footprint, batch: &mut Batch| {
             for (key, write) in &footprint.writes {

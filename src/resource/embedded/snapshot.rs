@@ -6,6 +6,7 @@ use fjall::Readable;
 
 use super::Store;
 use super::error::ReadError;
+use super::work::Row;
 
 /// The committed rows of a store as of one moment: of each transaction all local effects, or none.
 ///
@@ -43,7 +44,7 @@ impl Snapshot {
     }
 }
 
-/// Rows, key and value, in the order of their keys. An error says that the disk cannot be read.
+/// Rows in the order of their keys. An error says that the disk cannot be read.
 pub struct Rows {
     rows: fjall::Iter,
     /// Keeps the directory locked while it is read.
@@ -51,11 +52,11 @@ pub struct Rows {
 }
 
 impl Iterator for Rows {
-    type Item = Result<(Vec<u8>, Vec<u8>), ReadError>;
+    type Item = Result<Row, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let row = self.rows.next()?.into_inner();
-        let row = row.map(|(key, value)| (key.to_vec(), value.to_vec()));
+        let row = row.map(|(key, value)| Row::new(&key, &value));
         Some(row.map_err(ReadError::from))
     }
 }

@@ -29,6 +29,24 @@ pub const READS_MAX: usize = 16 * 1024;
 /// The most rows that one scan returns.
 pub const SCAN_ROWS_MAX: usize = 64 * 1024;
 
+/// A row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Row {
+    /// 1 to [`KEY_BYTES_MAX`] bytes.
+    pub key: Vec<u8>,
+    /// At most [`VALUE_BYTES_MAX`] bytes.
+    pub value: Vec<u8>,
+}
+
+impl Row {
+    pub(super) fn new(key: &[u8], value: &[u8]) -> Self {
+        Row {
+            key: key.to_vec(),
+            value: value.to_vec(),
+        }
+    }
+}
+
 /// A handle of the work of one transaction in this store.
 ///
 /// All handles of one transaction share its reads, writes and locks. Dropping a handle does
@@ -104,7 +122,7 @@ impl Work {
     ///
     /// # Errors
     /// [`WorkError::Conflict`] if another transaction writes such a row.
-    pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, WorkError> {
+    pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Result<Vec<Row>, WorkError> {
         let prefix = prefix.as_ref();
         if prefix.len() > KEY_BYTES_MAX {
             let bytes = prefix.len();
@@ -139,10 +157,8 @@ impl Work {
         if rows.len() > SCAN_ROWS_MAX {
             return Err(WorkError::TooManyRows);
         }
-        let rows = rows.into_iter();
-        Ok(rows
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect())
+        let rows = rows.iter().map(|(key, value)| Row::new(key, value));
+        Ok(rows.collect())
     }
 
     fn write(&self, key: &[u8], value: Option<Slice>) -> Result<(), WorkError> {

@@ -36,8 +36,8 @@ fn transfer(work: &Work, request: &Request) -> Result<(), RequestError> {
     Ok(())
 }
 
-fn total(rows: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> i64 {
-    let balances = rows.map(|(_, value)| String::from_utf8(value).unwrap());
+fn total(rows: impl Iterator<Item = Row>) -> i64 {
+    let balances = rows.map(|row| String::from_utf8(row.value).unwrap());
     balances
         .map(|balance| balance.parse::<i64>().unwrap())
         .sum()

@@ -249,64 +249,108 @@ async fn a_prepare_that_comes_after_its_rollback_aborts() {
     assert_eq!(in_doubt(&store).await, []);
 }
 
-/// Polls once: the save is under way, or has been done already.
-fn start<F: Future>(future: std::pin::Pin<&mut F>) {
+/// Polls once; whether it waits for something.
+fn waits<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let _ = future.poll(&mut context);
+    future.poll(&mut context).is_pending()
 }
 
 #[tokio::test]
-async fn what_comes_while_a_branch_is_saved_waits_for_it() {
+async fn what_comes_while_a_branch_is_prepared_waits_for_it() {
     let home = Home::new();
     let store = home.open();
-    for sequence in 0..200 {
-        let branch = branch(sequence);
-        store.work(branch.id.txn).put("a", "1").unwrap();
-        let mut prepare = Box::pin(store.prepare(&branch, None, ReadOnly::Allowed));
-        start(prepare.as_mut());
-        match sequence % 4 {
-            0 => store.rollback(&branch).await.unwrap(),
-            1 => assert_eq!(store.expire(&branch).await.unwrap(), Expiry::RolledBack),
-            2 => {
-                let again = store.prepare(&branch, None, ReadOnly::Allowed);
-                assert_eq!(again.await.unwrap(), Vote::Prepared);
-                let both = tokio::join!(store.rollback(&branch), store.rollback(&branch));
-                assert!(both.0.is_ok() && both.1.is_ok());
-            }
-            // Nobody waits for it any more, and it surfaces all the same.
-            _ => {
-                drop(prepare);
-                store.local(|work| work.put("b", "1")).await.unwrap();
-                assert_eq!(in_doubt(&store).await.len(), 1);
-                let mut rollback = Box::pin(store.rollback(&branch));
-                start(rollback.as_mut());
-                drop(rollback);
-                store.rollback(&branch).await.unwrap();
-                assert_eq!(store.locks(), 0);
-                continue;
-            }
-        }
-        assert_eq!(prepare.await.unwrap(), Vote::Prepared);
-        assert_eq!((store.locks(), in_doubt(&store).await), (0, vec![]));
+    let branch = branch(1);
+    store.work(branch.id.txn).put("a", "1").unwrap();
+    let mut prepare = Box::pin(store.prepare(&branch, None, ReadOnly::Allowed));
+    let mut again = Box::pin(store.prepare(&branch, None, ReadOnly::Allowed));
+    let mut rollback = Box::pin(store.rollback(&branch));
+    let mut expire = Box::pin(store.expire(&branch));
+    {
+        let _held_up = store.inner.store.saves.lock().unwrap();
+        assert!(waits(prepare.as_mut()) && waits(again.as_mut()));
+        assert!(waits(rollback.as_mut()) && waits(expire.as_mut()));
+        assert_eq!(store.inner.store.lock().in_doubt(), []);
     }
+    assert_eq!(prepare.await.unwrap(), Vote::Prepared);
+    assert_eq!(again.await.unwrap(), Vote::Prepared);
+    let (rollback, expire) = tokio::join!(rollback, expire);
+    // Whichever came first did it.
+    assert!(rollback.is_ok() && expire.is_ok());
+    assert_eq!((store.locks(), in_doubt(&store).await), (0, vec![]));
     assert_eq!(value(&store, "a"), None);
 }
 
 #[tokio::test]
-async fn closing_wakes_those_who_wait() {
-    for _ in 0..20 {
-        let home = Home::new();
-        let store = home.open();
-        store.work(txn(1)).put("a", "1").unwrap();
-        let branch = branch(1);
-        let prepare = store.prepare(&branch, None, ReadOnly::Allowed);
-        let rollback = store.rollback(&branch);
-        let close = async { store.close() };
-        let (prepare, rollback, ()) = tokio::join!(prepare, rollback, close);
-        // It was submitted before the end, so it was saved.
-        assert_eq!(prepare.unwrap(), Vote::Prepared);
-        assert!(matches!(rollback, Err(BranchError::Closed)));
-        drop(store);
-        assert_eq!(in_doubt(&home.open()).await.len(), 1);
+async fn what_comes_while_a_branch_is_committed_waits_for_it() {
+    let home = Home::new();
+    let store = home.open();
+    let branch = branch(1);
+    prepare_put(&store, &branch, "a", "1").await;
+    let mut commit = Box::pin(store.commit(&branch));
+    let mut again = Box::pin(store.commit(&branch));
+    let mut expire = Box::pin(store.expire(&branch));
+    {
+        let _held_up = store.inner.store.saves.lock().unwrap();
+        assert!(waits(commit.as_mut()) && waits(again.as_mut()) && waits(expire.as_mut()));
+        // Not durable: not visible, and nobody else's.
+        assert_eq!(value(&store, "a"), None);
+        assert_eq!(conflict(store.work(txn(2)).get("a")), with("a", 1));
     }
+    commit.await.unwrap();
+    again.await.unwrap();
+    assert_eq!(expire.await.unwrap(), Expiry::NotPrepared);
+    assert_eq!(value(&store, "a"), some("1"));
+}
+
+#[tokio::test]
+async fn who_stops_waiting_does_not_stop_what_is_saved() {
+    let home = Home::new();
+    let store = home.open();
+    let branch = branch(1);
+    store.work(branch.id.txn).put("a", "1").unwrap();
+    {
+        let _held_up = store.inner.store.saves.lock().unwrap();
+        assert!(waits(
+            Box::pin(store.prepare(&branch, None, ReadOnly::Allowed)).as_mut()
+        ));
+    }
+    // The next save comes after it. The branch surfaces.
+    store.local(|work| work.put("b", "1")).await.unwrap();
+    assert_eq!(in_doubt(&store).await.len(), 1);
+    {
+        let _held_up = store.inner.store.saves.lock().unwrap();
+        assert!(waits(Box::pin(store.rollback(&branch)).as_mut()));
+        // Who waited for it is gone before it is done.
+        assert!(waits(Box::pin(store.rollback(&branch)).as_mut()));
+    }
+    store.rollback(&branch).await.unwrap();
+    assert_eq!((store.locks(), in_doubt(&store).await), (0, vec![]));
+}
+
+#[tokio::test]
+async fn closing_saves_what_was_asked_for_and_wakes_those_who_wait() {
+    let home = Home::new();
+    let store = home.open();
+    let branch = branch(1);
+    store.work(branch.id.txn).put("a", "1").unwrap();
+    let mut prepare = Box::pin(store.prepare(&branch, None, ReadOnly::Allowed));
+    let mut rollback = Box::pin(store.rollback(&branch));
+    let closing = {
+        let _held_up = store.inner.store.saves.lock().unwrap();
+        assert!(waits(prepare.as_mut()) && waits(rollback.as_mut()));
+        let store = store.clone();
+        let closing = std::thread::spawn({
+            let store = store.clone();
+            move || store.close()
+        });
+        while !store.inner.store.lock().is_closed {
+            std::thread::yield_now();
+        }
+        closing
+    };
+    assert_eq!(prepare.await.unwrap(), Vote::Prepared);
+    assert!(matches!(rollback.await, Err(BranchError::Closed)));
+    closing.join().unwrap();
+    drop(store);
+    assert_eq!(in_doubt(&home.open()).await.len(), 1);
 }

@@ -91,8 +91,11 @@ async fn who_stops_waiting_does_not_stop_the_save() {
     let store = home.open();
     let mut put = Box::pin(store.local(|work| work.put("a", "1")));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let _ = put.as_mut().poll(&mut context);
-    drop(put);
+    {
+        let _held_up = store.inner.store.saves.lock().unwrap();
+        assert!(put.as_mut().poll(&mut context).is_pending());
+        drop(put);
+    }
     // The next save comes after it.
     store.local(|work| work.put("b", "1")).await.unwrap();
     assert_eq!((value(&store, "a"), store.locks()), (some("1"), 0));

@@ -7,10 +7,7 @@ fn open(home: &Home) -> Result<Embedded, OpenError> {
 }
 
 fn refusal(home: &Home) -> OpenError {
-    match open(home) {
-        Ok(_) => panic!("it opened"),
-        Err(error) => error,
-    }
+    open(home).unwrap_err()
 }
 
 #[test]
@@ -20,6 +17,14 @@ fn a_store_is_made_on_first_use_and_names_its_format() {
     let format = fs::read_to_string(home.path().join("format")).unwrap();
     assert_eq!(format, "paxos-commit embedded store, format 1\n");
     drop(home.open());
+}
+
+#[test]
+fn missing_directories_are_made() {
+    let home = Home::new();
+    let below = home.path().join("one/two/three");
+    drop(Embedded::open(&below, Options::new()).unwrap());
+    assert!(below.join("format").exists());
 }
 
 #[test]
@@ -73,7 +78,7 @@ fn a_directory_with_something_else_in_it_is_refused() {
         matches!(&error, OpenError::NotAStore { found, .. } if found == "letter"),
         "{error}"
     );
-    assert!(!home.path().join("database").exists());
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
 }
 
 #[test]

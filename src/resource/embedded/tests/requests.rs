@@ -16,7 +16,10 @@ fn handle(work: &Work, request: &Request) -> Result<(), RequestError> {
     let mut words = text.split(' ');
     match (words.next(), words.next(), words.next()) {
         (Some("put"), Some(key), Some(value)) => Ok(work.put(key, value)?),
-        (Some("get"), Some(key), None) => Ok(drop(work.get(key)?)),
+        (Some("get"), Some(key), None) => {
+            work.get(key)?;
+            Ok(())
+        }
         (Some("fail"), Some(key), None) => {
             work.put(key, "never")?;
             Err("it was told to fail".into())

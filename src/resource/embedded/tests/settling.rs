@@ -101,3 +101,22 @@ async fn horizons_told_at_once_do_not_cross() {
     drop(store);
     home.open().commit(&branch(8)).await.unwrap();
 }
+
+#[tokio::test]
+async fn ends_are_remembered_up_to_a_limit_and_later_work_goes_with_the_horizon() {
+    let home = Home::new();
+    let store = home.open();
+    let last = ENDED_MAX as u32 + 1;
+    for sequence in 1..=last {
+        store.let_go(txn(sequence)).await;
+    }
+    assert!(matches!(
+        store.work(txn(2)).put("a", "1"),
+        Err(WorkError::Ended)
+    ));
+    // Nobody will prepare this, nor let it go.
+    store.work(txn(1)).put("a", "1").unwrap();
+    assert_eq!(store.locks(), 1);
+    store.settled(branch(2).id).await.unwrap();
+    assert_eq!(store.locks(), 0);
+}

@@ -2,11 +2,12 @@
 
 use super::*;
 
-fn rows(rows: &[(&str, &str)]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let bytes = |text: &str| text.as_bytes().to_vec();
-    rows.iter()
-        .map(|(key, value)| (bytes(key), bytes(value)))
-        .collect()
+fn rows(rows: &[(&str, &str)]) -> Vec<Row> {
+    let row = |(key, value): &(&str, &str)| Row {
+        key: key.as_bytes().to_vec(),
+        value: value.as_bytes().to_vec(),
+    };
+    rows.iter().map(row).collect()
 }
 
 async fn store_with(home: &Home, rows: &[(&str, &str)]) -> Embedded {
