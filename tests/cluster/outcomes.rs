@@ -85,6 +85,7 @@ async fn eight_branches_commit_together_or_not_at_all() {
     assert_eq!(txn.commit().await, COMMITTED);
     for service in &services {
         service.wait_for("k", "v").await;
+        service.unlocked().await;
     }
 
     let mut txn = initiator.begin().await.unwrap();
@@ -308,6 +309,8 @@ async fn services_that_know_the_plan_prepare_by_themselves() {
             let expected = if spoiled { Abort } else { Commit };
             assert_eq!(outcome.unwrap(), Ok(expected));
         }
+        a.unlocked().await;
+        b.unlocked().await;
     }
     a.wait_for("k", "v").await;
     b.wait_for("k", "v").await;
@@ -356,6 +359,7 @@ async fn rows_of_a_transaction_under_way_are_locked_for_others() {
     two.rollback().await;
     a.release();
     a.wait_for("k", "v").await;
+    a.unlocked().await;
     let mut three = initiator.begin().await.unwrap();
     a.put(&mut three, "k", "w").await;
     assert_eq!(three.commit().await, COMMITTED);
