@@ -233,7 +233,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_cut_does_not_come() {
-        assert_eq!(echoes(Weather::default(), true, 10).await, []);
+        let nothing: [u8; 0] = [];
+        assert_eq!(echoes(Weather::default(), true, 10).await, nothing);
     }
 
     #[tokio::test]

@@ -22,9 +22,6 @@ pub const CLUSTER_BYTES_MAX: usize = 64;
 /// The first line, for whoever looks at the file.
 const MAGIC: &[u8] = b"paxos-commit replica identity\n";
 
-/// Magic, format, checksum of the rest.
-const HEADER_BYTES: usize = MAGIC.len() + 4 + 4;
-
 /// Who a replica is: made once, by an explicit `init`, and never changed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -220,6 +217,6 @@ mod tests {
             let error = Identity::from_bytes(&bytes[..end]).unwrap_err();
             assert!(matches!(error, IdentityError::Damaged));
         }
-        assert!(bytes.len() > HEADER_BYTES);
+        assert!(bytes.len() > MAGIC.len() + 4 + 4);
     }
 }

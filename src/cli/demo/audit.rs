@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use paxos_commit::participant::ResourceManager;
-use paxos_commit::resource::embedded::Embedded;
+use paxos_commit::resource::embedded::{Embedded, Row};
 
 use super::ledger::{ACCOUNTS, OPENING_BALANCE, amount, transfer_key};
 use super::load::End;
@@ -38,13 +38,13 @@ pub(super) async fn audit(stores: &[Embedded], measured: &Measured) -> anyhow::R
         audit.expected += i64::from(ACCOUNTS) * OPENING_BALANCE;
         audit.total += i64::from(ACCOUNTS) * OPENING_BALANCE;
         for row in snapshot.scan("account/") {
-            let (_, value) = row?;
+            let Row { value, .. } = row?;
             // What was never touched is not there.
             audit.total += amount(&value)? - OPENING_BALANCE;
         }
         let mut found = BTreeMap::new();
         for row in snapshot.scan("transfer/") {
-            let (key, value) = row?;
+            let Row { key, value } = row?;
             found.insert(key, amount(&value)?);
         }
         transfers.push(found);
