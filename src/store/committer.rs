@@ -305,10 +305,10 @@ impl<S: Saver> Committer<S> {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         let thread = { thread }.take();
         let Some(thread) = thread else { return };
-        let _ = self.queue.send(Message::Close);
-        // A job that holds the last handle drops it on the thread itself, which cannot wait for
-        // its own end.
+        // A job that holds the last handle drops it on the thread itself, which cannot wait for its
+        // own end, nor for room in its own queue. It ends when the queue has no handle any more.
         if thread.thread().id() != thread::current().id() {
+            let _ = self.queue.send(Message::Close);
             // A panic of the thread was dealt with there.
             let _ = thread.join();
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::error::{InitError, OpenError};
@@ -79,7 +80,6 @@ impl Directory {
         }
         {
             let database = locked.database().map_err(fjall)?;
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
             let records = database.keyspace(KEYSPACE, options).map_err(fjall)?;
             let key = key_of_u64(Tag::Lsn, 0);
             let value = layout::value(&key, &());
@@ -186,6 +186,20 @@ impl Directory {
             .worker_threads(WORKERS)
             .open()
     }
+}
+
+/// What a keyspace is made with, and keeps.
+///
+/// Filters and indexes are cut into blocks of 4 KiB. Whole, those of one table have megabytes: no
+/// part of the small cache takes that, so each lookup would read them all again (1 ms instead of some
+/// microseconds).
+fn options() -> KeyspaceCreateOptions {
+    let bits_per_key = BloomConstructionPolicy::BitsPerKey(10.0);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(bits_per_key)))
+        .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(true))
 }
 
 fn sync(dir: &Path) -> io::Result<()> {

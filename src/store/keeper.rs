@@ -14,7 +14,7 @@ use crate::protocol::types::CommitId;
 
 use super::committer::{Batch, Failure, Idle, Saver};
 use super::highwater::HighWater;
-use super::layout::{self, Tag, key_of_finished, key_of_u32, key_of_u64};
+use super::layout::{self, Tag, key, key_of_finished, key_of_u32, key_of_u64};
 use super::ledger::Ledger;
 use super::load::TRACES;
 use super::sweep::Sweep;
@@ -145,7 +145,13 @@ impl Keeper {
     }
 
     fn sweep(&mut self, max: usize, batch: &mut Batch) -> Result<(), Failure> {
-        for key in self.sweep.next(&self.records, max)? {
+        let dead = self.sweep.next(&self.records, max)?;
+        if let Some(last) = dead.last() {
+            let key = key(Tag::Swept);
+            let value = layout::value(&key, &**last);
+            batch.insert(&self.records, key, value);
+        }
+        for key in dead {
             batch.remove(&self.records, key);
         }
         Ok(())

@@ -29,11 +29,12 @@ pub(super) enum Tag {
     Frozen = 0x14,
     Generations = 0x20,
     Listed = 0x21,
+    Swept = 0x22,
     Transaction = 0x30,
 }
 
 impl Tag {
-    const ALL: [Tag; 10] = [
+    const ALL: [Tag; 11] = [
         Tag::Lsn,
         Tag::Peer,
         Tag::Round,
@@ -43,6 +44,7 @@ impl Tag {
         Tag::Frozen,
         Tag::Generations,
         Tag::Listed,
+        Tag::Swept,
         Tag::Transaction,
     ];
 
@@ -378,7 +380,8 @@ pub(super) fn id_in(key: &[u8]) -> Result<CommitId, Wrong> {
         | Tag::LogAccept
         | Tag::Frozen
         | Tag::Generations
-        | Tag::Listed => Err(Wrong::Key),
+        | Tag::Listed
+        | Tag::Swept => Err(Wrong::Key),
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Found {
     pub(super) lsn: u64,
     pub(super) peers: BTreeMap<ReplicaId, u64>,
     pub(super) ledger: Ledger,
+    /// How far the dead keys are removed.
+    pub(super) swept: Option<Vec<u8>>,
     pub(super) records: Vec<Record>,
     pub(super) highest: BTreeMap<(u32, InitiatorId), u32>,
 }
@@ -217,6 +219,10 @@ impl Rare {
                 let id = reader.id()?;
                 ledger.listed.insert(id);
                 self.listed.insert(id, layout::content(key, value)?);
+                reader.end()
+            }),
+            Tag::Swept => checked(key, || {
+                found.swept = Some(layout::content(key, value)?);
                 reader.end()
             }),
             // The range that is read ends before them.

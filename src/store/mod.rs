@@ -30,6 +30,7 @@
 //! | `14` frozen | generation (4) | nothing |
 //! | `20` generations | slot (8), piece (2) | a piece of the generations |
 //! | `21` listed | id | whom to tell of this settled commit |
+//! | `22` swept | | the last dead key that was removed |
 //! | `30` transaction | id, `01` finished | the outcome |
 //! | | id, `02` roster | the roster that came with a vote |
 //! | | id, `03` ballot | nothing; with the first of the last three |
@@ -222,7 +223,7 @@ impl Store {
             ledger: found.ledger,
             shared: Arc::clone(&shared),
             high_water,
-            sweep: Sweep::new(horizon),
+            sweep: Sweep::new(horizon, found.swept),
             lsn,
             marked: lsn,
             finishing: Vec::new(),

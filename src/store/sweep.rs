@@ -16,7 +16,9 @@ const AHEAD: usize = 512;
 pub(super) struct Sweep {
     /// The horizon: everything up to it is dead.
     through: Option<CommitId>,
-    /// The last key read. Behind it there are only tombstones, which cost time to pass over.
+    /// The last key read. Before it there are only tombstones, perhaps millions: to pass over them
+    /// takes seconds, for which no save can wait. So it is saved with the removals, for the next
+    /// start.
     after: Vec<u8>,
     /// Keys read and not removed yet.
     ahead: VecDeque<UserKey>,
@@ -25,11 +27,11 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Everything up to the horizon may be there, as after a start.
-    pub(super) fn new(through: Option<CommitId>) -> Self {
+    /// Everything behind the last key removed, and up to the horizon, may be there.
+    pub(super) fn new(through: Option<CommitId>, swept: Option<Vec<u8>>) -> Self {
         Sweep {
             through,
-            after: layout::key(Tag::Transaction),
+            after: swept.unwrap_or_else(|| layout::key(Tag::Transaction)),
             ahead: VecDeque::new(),
             is_through: through.is_none(),
         }

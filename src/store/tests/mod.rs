@@ -1,6 +1,7 @@
 //! The store as a whole.
 
 mod amnesia;
+mod bytes;
 mod equivalence;
 mod history;
 mod measure;

@@ -172,27 +172,42 @@ fn what_is_settled_is_swept() {
 
 #[test]
 fn a_sweep_that_was_cut_short_goes_on_after_a_restart() {
-    let (_folder, dir) = new_store();
+    let (folder, dir) = new_store();
     let (store, _) = Store::open(&dir).unwrap();
     closed(&store, 2_000);
     let last = id(1, 2_000);
-    save(&store, vec![settle(last, vec![listed(last)])]);
-    until(|| transactions(&store) == 0);
-    // As if it had not been swept yet.
-    for sequence in 1..=1_000 {
-        layout::write_transaction(&finished(id(1, sequence)), |key, value| {
-            store.records.insert(key, value).unwrap();
-        });
-    }
-    assert_eq!(transactions(&store), 1_000);
-    drop(store);
-    let (store, loaded) = Store::open(&dir).unwrap();
+    let held = hold(&store);
+    let (release, is_released): (Sender<()>, Receiver<()>) = channel();
+    let (reached, is_reached) = channel();
+    store.save(vec![settle(last, vec![listed(last)])], move || {
+        reached.send(()).unwrap();
+        let _ = is_released.recv();
+    });
+    drop(held);
+    is_reached.recv_timeout(SURELY).unwrap();
+    // The horizon has moved, and nothing is removed yet but what that save took along: a few.
+    let crashed = folder.path().join("crashed");
+    copy(&dir, &crashed);
+    drop(release);
+    let (store, loaded) = Store::open(&crashed).unwrap();
     let [Record::State { listed: list, .. }] = &loaded.records[..] else {
         panic!("{:?}", loaded.records)
     };
     assert_eq!(*list, [listed(last)]);
     assert!(loaded.finished.is_empty());
     until(|| transactions(&store) == 0);
+    let swept = || store.records.get(layout::key(Tag::Swept)).unwrap().unwrap();
+    let last_key = layout::key_after(last);
+    let (_, last_key) = last_key.split_last().unwrap();
+    assert!(swept().windows(last_key.len()).any(|part| part == last_key));
+
+    // What it has passed is not searched again.
+    let [key, ..] = layout::keys_of(id(1, 1));
+    store.records.insert(&key, "left there").unwrap();
+    drop(store);
+    let (store, _) = Store::open(&crashed).unwrap();
+    save(&store, vec![vote(id(2, 1), 0)]);
+    assert!(store.records.contains_key(&key).unwrap());
 }
 
 #[test]
