@@ -136,6 +136,11 @@ async fn run(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
                 let Ok(out) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else {
                     continue;
                 };
+                // Until the runtime has heard that a new socket takes something, it says that it
+                // takes nothing: the first datagram of each sender would be lost.
+                if out.writable().await.is_err() {
+                    continue;
+                }
                 let out = Arc::new(out);
                 let (inward, shared) = (out.clone(), shared.clone());
                 let back = tokio::spawn(answer(inward, socket.clone(), from, shared));
@@ -229,6 +234,13 @@ mod tests {
     async fn fair_weather_passes_everything() {
         let heard = echoes(Weather::default(), false, 50).await;
         assert_eq!(heard, (0..50).collect::<Vec<u8>>());
+    }
+
+    #[tokio::test]
+    async fn the_first_datagram_of_a_sender_is_not_lost() {
+        for _ in 0..20 {
+            assert_eq!(echoes(Weather::default(), false, 1).await, [0]);
+        }
     }
 
     #[tokio::test]
