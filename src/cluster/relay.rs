@@ -238,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_datagram_of_a_sender_is_not_lost() {
-        for _ in 0..20 {
+        for _ in 0..3 {
             assert_eq!(echoes(Weather::default(), false, 1).await, [0]);
         }
     }

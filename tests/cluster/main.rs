@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod counters;
+mod stranger;
 mod support;
 
 mod failures;
+mod identities;
+mod limits;
 mod outcomes;
 mod restarts;
