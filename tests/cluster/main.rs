@@ -9,5 +9,6 @@ mod support;
 mod failures;
 mod identities;
 mod limits;
+mod operating;
 mod outcomes;
 mod restarts;
