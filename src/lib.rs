@@ -7,23 +7,44 @@
 //! nor contradicts an outcome; and since no leader takes part in the normal case, there is none to
 //! elect. With F = 0 the same code is two-phase commit.
 //!
-//! At this stage the crate holds the protocol itself, as pure state machines:
+//! A service takes part, and an application commits:
 //!
+//! ```no_run
+//! # #[cfg(feature = "embedded")]
+//! # async fn example(access: paxos_commit::Access) -> Result<(), Box<dyn std::error::Error>> {
+//! # use paxos_commit::resource::embedded::{Embedded, Options};
+//! use paxos_commit::{Initiator, Outcome, Participant};
+//!
+//! // In a service: a store that can prepare, and a session that votes for it.
+//! let store = Embedded::open("data", Options::new())?;
+//! let participant = Participant::builder(access.clone()).connect(store.clone()).await?;
+//!
+//! // In an application: begin; have services work under the id; commit.
+//! let initiator = Initiator::builder(access).connect().await?;
+//! let mut txn = initiator.begin().await?;
+//! let branch = participant.branch(txn.id()).await?;
+//! store.work(txn.id()).put("stock/7", "41")?;
+//! txn.enlist(branch.ticket())?;
+//! assert_eq!(txn.commit().await?, Outcome::Committed);
+//! # Ok(())
+//! # }
 //! ```
-//! use paxos_commit::protocol::initiator::{InitiatorCommand, InitiatorConfig, InitiatorNotice};
-//! use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
-//! use paxos_commit::protocol::types::InitiatorId;
-//! use paxos_commit::protocol::{Effects, Host, Initiator, Input};
 //!
-//! let replicas = Acceptors::new([1, 2, 3].map(ReplicaId)).expect("an odd number of replicas");
-//! let config = InitiatorConfig::new(InitiatorId(7), replicas);
-//! let mut effects = Effects::default();
-//! let mut initiator = Initiator::recover(config, [], &mut effects);
-//! initiator.step(Input::Command(InitiatorCommand::Begin), &mut effects);
-//! assert!(matches!(effects.notify[..], [InitiatorNotice::Begun(_)]));
-//! ```
+//! | module | what |
+//! |---|---|
+//! | [`participant`] | link a service: [`Participant`], [`ResourceManager`](participant::ResourceManager), tickets |
+//! | [`initiator`] | begin and commit: [`Initiator`], [`Transaction`] |
+//! | [`replica`] | run a coordinator replica: [`Replica`] |
+//! | [`operator`] | look at everything, end what hangs, change the membership |
+//! | [`resource`] | ready resource managers |
+//! | [`transport`], [`config`] | identities, certificates, how to reach a cluster; settings in files |
+//! | `cluster` | whole clusters for tests and demonstrations (feature `cluster`) |
+//! | [`protocol`] | the protocol, pure: start reading here |
+//! | [`wire`], [`store`] | what stands on the wire and on disk |
 //!
-//! Start reading in [`protocol`].
+//! Features: `embedded` (the embedded store), `cluster` (clusters in tests, a certificate authority)
+//! and `cli` (the binary) are on by default; `http` adds `/metrics`, `/livez` and `/readyz` to the
+//! binary.
 
 #[cfg(feature = "cluster")]
 pub mod cluster;
@@ -38,3 +59,8 @@ pub mod resource;
 pub mod store;
 pub mod transport;
 pub mod wire;
+
+pub use initiator::{Initiator, Outcome, Transaction};
+pub use participant::{Participant, Ticket};
+pub use replica::Replica;
+pub use transport::Access;

@@ -1,6 +1,7 @@
 //! A service that takes part in transactions.
 //!
 //! ```no_run
+//! # #[cfg(feature = "embedded")]
 //! # async fn example(
 //! #     access: paxos_commit::transport::Access,
 //! #     store: paxos_commit::resource::embedded::Embedded,
@@ -11,7 +12,7 @@
 //! let participant = Participant::builder(access).connect(store.clone()).await?;
 //! // A request came in, with the id of a transaction:
 //! let branch = participant.branch(txn).await?;
-//! store.work(txn)?.put(b"stock/7", b"41")?;
+//! store.work(txn).put("stock/7", "41")?;
 //! // ... and goes back to the caller with the answer:
 //! let ticket = branch.ticket().to_string();
 //! # Ok(())

@@ -35,8 +35,7 @@ pub enum Expiry {
 /// A store that takes part in transactions: prepares, and later commits or rolls back.
 ///
 /// A [`Participant`](super::Participant) calls it; several branches at a time, but for one branch
-/// one call after another (a `rollback` may follow a `prepare` that is still under way: it then
-/// waits for that, or makes it fail). What a call returns `Ok` for is durable, and every call may
+/// one call after another. What a call returns `Ok` for is durable, and every call may
 /// come again after it was done. An error of `commit`, `rollback` or `expire` is tried again until
 /// there is none: nothing else can be done, since the outcome stands.
 pub trait ResourceManager: Send + Sync + 'static {
@@ -61,7 +60,8 @@ pub trait ResourceManager: Send + Sync + 'static {
     /// Commits a prepared branch.
     ///
     /// A branch that is not there counts as committed only with proof: a marker that its own commit
-    /// wrote. Without one this is an error.
+    /// wrote, or that its id is up to the [settled](Self::settled) horizon, since then another
+    /// session has seen it to its end. Without proof this is an error.
     fn commit(&self, branch: &BranchId) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Rolls a branch back, prepared or not, and lets go of its work. One that is not there is

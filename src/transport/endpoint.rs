@@ -13,10 +13,10 @@ use super::credentials::{Credentials, CredentialsError};
 
 /// A peer that is silent for so long is taken for gone. Nothing waits for that on the way of a
 /// transaction.
-const IDLE_TIMEOUT_MS: u32 = 5_000;
+const IDLE_TIMEOUT_MS: u32 = 3_000;
 
 /// How often an idle connection says that it lives.
-const KEEP_ALIVE: Duration = Duration::from_millis(1_000);
+const KEEP_ALIVE: Duration = Duration::from_millis(750);
 
 /// The round trip that is assumed before one was measured: what is lost of a handshake is sent
 /// again after about three times that. (quinn's own, for the whole internet, is 333 ms.)
