@@ -207,7 +207,10 @@ impl Initiator {
             Ok(Ok(Answer::Aborted(_))) => Ok(Known::Aborted),
             Ok(Ok(Answer::Forgotten(_))) => Ok(Known::Forgotten),
             Ok(Ok(Answer::Refused(error))) => Err(CommitError::Refused(error)),
-            Ok(Err(_)) => Err(CommitError::Stopped(id.txn)),
+            Ok(Err(_)) => Err(CommitError::Unknown {
+                id,
+                why: "nobody asks any more".into(),
+            }),
             Err(_) => {
                 let (tell, told) = oneshot::channel();
                 inner.call(Call::GiveUp(id.txn, tell)).await;

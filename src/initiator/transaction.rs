@@ -230,10 +230,20 @@ impl Transaction {
 
     async fn commit_by(mut self, prepare: PrepareBy) -> Result<Outcome, CommitError> {
         let txn = self.txn;
-        let branches = std::mem::take(&mut self.branches).into_iter();
+        let branches = std::mem::take(&mut self.branches);
+        // Under which it will be decided, if it is asked for at all.
+        let id = Roster::new(branches.keys().cloned());
+        let id = id.map(|roster| CommitId::new(txn, &roster));
+        let stopped = || match id {
+            Ok(id) => CommitError::Unknown {
+                id,
+                why: "this initiator has stopped".into(),
+            },
+            Err(_) => CommitError::Stopped(txn),
+        };
         let commit = Commit {
             txn,
-            branches: branches.collect(),
+            branches: branches.into_iter().collect(),
             prepare,
             vote_timeout: self.vote_timeout,
         };
@@ -244,7 +254,7 @@ impl Transaction {
         }
         let mut answered = std::pin::pin!(answered);
         let answer = match tokio::time::timeout(self.deadline, &mut answered).await {
-            Ok(answer) => answer.map_err(|_| CommitError::Stopped(txn))?,
+            Ok(answer) => answer.map_err(|_| stopped())?,
             Err(_) => {
                 let (tell, told) = oneshot::channel();
                 self.inner.call(Call::GiveUp(txn, tell)).await;
@@ -253,7 +263,7 @@ impl Transaction {
                     // It came at the last moment.
                     (_, Ok(answer)) => answer,
                     (Ok(Some((id, why))), Err(_)) => return Err(CommitError::Unknown { id, why }),
-                    (Ok(None) | Err(_), Err(_)) => return Err(CommitError::Stopped(txn)),
+                    (Ok(None) | Err(_), Err(_)) => return Err(stopped()),
                 }
             }
         };
