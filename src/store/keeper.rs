@@ -26,6 +26,13 @@ const QUIET: Duration = Duration::from_millis(20);
 /// what a save that comes meanwhile may have to wait.
 const SWEEP_IDLE: usize = 512;
 
+/// With this many memtables to flush the sweep pauses: at four, fjall makes every writer wait for a
+/// tenth of a second.
+const SEALED_MAX: usize = 2;
+
+/// How long it pauses.
+const SWEEP_PAUSE: Duration = Duration::from_millis(5);
+
 /// How many dead keys a save takes along for each key that it writes. Without any, a replica that is
 /// never idle would never get rid of them; with more than one, it catches up.
 const SWEEP_PER_KEY: usize = 2;
@@ -220,6 +227,9 @@ impl Saver for Keeper {
         let quiet = self.last_save.elapsed();
         if quiet >= QUIET {
             self.mark()?;
+        }
+        if self.records.sealed_memtable_count() >= SEALED_MAX {
+            return Ok(Idle::After(SWEEP_PAUSE));
         }
         self.sweep(SWEEP_IDLE, batch)?;
         if !batch.is_empty() {

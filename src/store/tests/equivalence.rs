@@ -73,6 +73,11 @@ fn a_restart_finds_what_the_specification_keeps() {
             } else {
                 save(&store, records);
             }
+            if rng.u32(0..30) == 0 {
+                // From the journal into a table.
+                save(&store, Vec::new());
+                store.records.rotate_memtable_and_wait().unwrap();
+            }
             if rng.u32(0..20) == 0 {
                 save(&store, Vec::new());
                 let (_, finished) = expected(&history.model);
