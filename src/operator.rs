@@ -236,26 +236,53 @@ impl Operator {
         self.change(&Message::Release { id }, is_done).await
     }
 
-    /// Opens the next generation on this configuration.
+    /// Opens the next generation on this configuration, instead of the one in force that
+    /// [`generations`](Self::generations) tells.
     ///
     /// # Errors
-    /// When the replicas decline, or too few answer.
+    /// When the replicas decline, among other reasons because somebody else has changed the
+    /// configuration; or too few answer.
     pub async fn reconfigure(
         &mut self,
         configuration: Configuration,
     ) -> Result<u32, OperatorError> {
-        let latest = self.generations.latest();
         let wanted = configuration.digest();
-        let message = Message::Reconfigure {
-            latest,
-            configuration,
-        };
-        let is_done = move |generations: &Generations, _: &Event| {
-            let after = generations.unsettled().find(|(of, _)| *of == latest + 1);
-            after.is_some_and(|(_, configuration)| configuration.digest() == wanted)
-        };
-        self.change(&message, is_done).await?;
-        Ok(latest + 1)
+        let seen = self.generations.in_force().map(Configuration::digest);
+        loop {
+            let latest = self.generations.latest();
+            let message = Message::Reconfigure {
+                latest,
+                configuration: configuration.clone(),
+            };
+            let is_done = move |generations: &Generations, _: &Event| {
+                let after = generations.unsettled().find(|(of, _)| *of == latest + 1);
+                after.is_some_and(|(_, configuration)| configuration.digest() == wanted)
+            };
+            let error = match self.change(&message, is_done).await {
+                Ok(()) => return Ok(latest + 1),
+                Err(error) => error,
+            };
+            // Generations are opened all the time. As long as they are opened on what the caller
+            // saw, nobody has changed anything.
+            let OperatorError::Declined(Declined::Changed { latest: newer }) = error else {
+                return Err(error);
+            };
+            let learned = newer > latest && self.learn(newer).await;
+            if !learned || self.generations.in_force().map(Configuration::digest) != seen {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Waits until this generation is known here. False if nobody tells of it.
+    async fn learn(&mut self, generation: u32) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while self.generations.latest() < generation {
+            if self.next(deadline).await.is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Asks whoever leads the log until it is done.
