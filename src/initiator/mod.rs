@@ -27,6 +27,7 @@
 mod builder;
 mod hedge;
 mod shell;
+mod suspects;
 mod transaction;
 
 use std::fmt;

@@ -18,6 +18,7 @@ use crate::transport::Links;
 
 use super::AbortReason;
 use super::hedge::Hedge;
+use super::suspects::Suspects;
 
 /// The most questions about sessions that wait for an answer.
 const RESOLVING_MAX: usize = 65_536;
@@ -64,6 +65,8 @@ pub(super) enum Answer {
 /// A commit or a question under way.
 struct Waiting {
     answers: Vec<oneshot::Sender<Answer>>,
+    /// Whose branches it has, if it is a commit of this initiator.
+    branches: Vec<Branch>,
     since: Instant,
     /// What is heard of why it was aborted.
     reason: AbortReason,
@@ -76,10 +79,11 @@ pub(super) struct InitiatorShell {
     links: Arc<Links>,
     beginning: VecDeque<oneshot::Sender<Option<TxnId>>>,
     /// Commits that were asked for in this turn, in order, until their ids are known.
-    asking: BTreeMap<TxnId, oneshot::Sender<Answer>>,
+    asking: BTreeMap<TxnId, (oneshot::Sender<Answer>, Vec<Branch>)>,
     waiting: BTreeMap<CommitId, Waiting>,
     resolving: BTreeMap<ParticipantName, Vec<oneshot::Sender<Vec<Session>>>>,
     draining: Option<oneshot::Sender<()>>,
+    suspects: Suspects,
     hedge: Hedge,
     hedge_after: Option<Duration>,
     /// An initiator sends itself nothing, but its driver listens.
@@ -95,6 +99,7 @@ impl InitiatorShell {
             waiting: BTreeMap::new(),
             resolving: BTreeMap::new(),
             draining: None,
+            suspects: Suspects::default(),
             hedge: Hedge::default(),
             hedge_after: None,
             _back: back,
@@ -131,7 +136,8 @@ impl Shell for InitiatorShell {
                     prepare,
                     vote_timeout,
                 } = commit;
-                self.asking.insert(txn, answer);
+                let roster = branches.iter().map(|(branch, _)| branch.clone());
+                self.asking.insert(txn, (answer, roster.collect()));
                 step(InitiatorCommand::Commit {
                     txn,
                     branches,
@@ -143,7 +149,7 @@ impl Shell for InitiatorShell {
                 let _ = answer.send(host.floor());
             }
             Call::Ask(id, answer) => {
-                self.wait_for(id, answer);
+                self.wait_for(id, answer, Vec::new());
                 step(InitiatorCommand::Ask(id));
             }
             Call::Resolve(participant, answer) => {
@@ -202,12 +208,12 @@ impl InitiatorShell {
                 }
             }
             InitiatorNotice::Asked(id) => {
-                if let Some(answer) = self.asking.remove(&id.txn) {
-                    self.wait_for(id, answer);
+                if let Some((answer, branches)) = self.asking.remove(&id.txn) {
+                    self.wait_for(id, answer, branches);
                 }
             }
             InitiatorNotice::Refused { txn, error } => {
-                if let Some(answer) = self.asking.remove(&txn) {
+                if let Some((answer, _)) = self.asking.remove(&txn) {
                     let _ = answer.send(Answer::Refused(error));
                 }
             }
@@ -229,6 +235,7 @@ impl InitiatorShell {
             } => {
                 // A replica to which none is connected knows less than the others.
                 if !sessions.is_empty() {
+                    let sessions = self.suspects.pass_over(&participant, sessions);
                     for answer in self.resolving.remove(&participant).unwrap_or_default() {
                         let _ = answer.send(sessions.clone());
                     }
@@ -243,8 +250,13 @@ impl InitiatorShell {
         let Some(waiting) = self.waiting.remove(&id) else {
             return;
         };
-        if outcome == Outcome::Commit {
-            self.hedge_after = self.hedge.took(waiting.since.elapsed());
+        match (outcome, waiting.reason) {
+            (Outcome::Commit, _) => {
+                self.hedge_after = self.hedge.took(waiting.since.elapsed());
+                self.suspects.clear(&waiting.branches);
+            }
+            (Outcome::Abort, AbortReason::Ballot) => self.suspects.suspect(&waiting.branches),
+            (Outcome::Abort, AbortReason::Vote | AbortReason::Unknown) => {}
         }
         for answer in waiting.answers {
             let _ = answer.send(match outcome {
@@ -254,9 +266,10 @@ impl InitiatorShell {
         }
     }
 
-    fn wait_for(&mut self, id: CommitId, answer: oneshot::Sender<Answer>) {
+    fn wait_for(&mut self, id: CommitId, answer: oneshot::Sender<Answer>, branches: Vec<Branch>) {
         let waiting = self.waiting.entry(id).or_insert_with(|| Waiting {
             answers: Vec::new(),
+            branches,
             since: Instant::now(),
             reason: AbortReason::Unknown,
             undecided: None,

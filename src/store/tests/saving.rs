@@ -179,7 +179,7 @@ fn a_sweep_that_was_cut_short_goes_on_after_a_restart() {
     let held = hold(&store);
     let (release, is_released): (Sender<()>, Receiver<()>) = channel();
     let (reached, is_reached) = channel();
-    store.save(vec![settle(last, vec![listed(last)])], move || {
+    store.save(vec![settle(last, vec![listed(last)])], move |_| {
         reached.send(()).unwrap();
         let _ = is_released.recv();
     });
