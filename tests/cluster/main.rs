@@ -7,6 +7,7 @@ mod stranger;
 mod support;
 
 mod failures;
+mod generations;
 mod identities;
 mod limits;
 mod operating;
