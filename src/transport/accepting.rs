@@ -182,9 +182,8 @@ fn kind(refusal: &Refusal) -> &'static str {
 impl Guest {
     /// From the welcome to the end of the connection.
     async fn stay(mut self, links: &Links) {
-        if let Peer::Replica(_) = self.peer {
-            // What goes to another replica goes over the connection that was dialed to it.
-            self.read(links).await;
+        if let Peer::Replica(replica) = self.peer {
+            self.stay_as_replica(links, replica).await;
             return;
         }
         let (link, outbox) = links.add(&self.peer, &self.connection);
@@ -204,8 +203,15 @@ impl Guest {
         let _ = links.inbox.send(Inbound::Disconnected { peer, link }).await;
     }
 
-    async fn read(&mut self, links: &Links) {
+    /// What goes to another replica goes over the connection that was dialed to it; over this one
+    /// as long as there is none.
+    async fn stay_as_replica(mut self, links: &Links, replica: ReplicaId) {
+        let (link, outbox) = links.add_guest(replica, &self.connection);
+        let send = self.send;
+        let writer = tokio::spawn(async move { write_all(&outbox, send).await });
         read(links, &self.peer, &self.connection, &mut self.reader).await;
+        links.remove_guest(replica, link);
+        writer.abort();
     }
 }
 

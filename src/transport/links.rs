@@ -88,6 +88,9 @@ pub(crate) struct Links {
     pub(super) endpoint: quinn::Endpoint,
     pub(super) inbox: mpsc::Sender<Inbound>,
     links: Mutex<HashMap<Peer, Link>>,
+    /// Connections that other replicas have dialed. They are answered this way as long as this one
+    /// does not dial them: so one that was removed still learns that it was.
+    guests: Mutex<HashMap<ReplicaId, Link>>,
     numbers: AtomicU64,
     /// The generations that this process goes by: a client's are what it was told, a replica's what
     /// it has saved.
@@ -136,6 +139,7 @@ impl Links {
             endpoint,
             inbox,
             links: Mutex::default(),
+            guests: Mutex::default(),
             numbers: AtomicU64::new(1),
             told: watch::Sender::new(Generations::default()),
             serving: watch::Sender::new(serving),
@@ -155,15 +159,26 @@ impl Links {
     pub(crate) fn send_all(&self, messages: impl IntoIterator<Item = (Peer, Message)>) {
         let links = lock(&self.links);
         for (peer, message) in messages {
-            if let Some(link) = links.get(&peer) {
-                link.push(&peer, Frame::Message(message));
+            match links.get(&peer) {
+                Some(link) => link.push(&peer, Frame::Message(message)),
+                None => self.answer(&peer, Frame::Message(message)),
             }
         }
     }
 
     /// Queues any frame.
     pub(crate) fn send_frame(&self, peer: &Peer, frame: Frame) {
-        if let Some(link) = lock(&self.links).get(peer) {
+        match lock(&self.links).get(peer) {
+            Some(link) => link.push(peer, frame),
+            None => self.answer(peer, frame),
+        }
+    }
+
+    /// Queues a frame for a replica that has dialed this one.
+    fn answer(&self, peer: &Peer, frame: Frame) {
+        if let Peer::Replica(replica) = peer
+            && let Some(link) = lock(&self.guests).get(replica)
+        {
             link.push(peer, frame);
         }
     }
@@ -186,20 +201,37 @@ impl Links {
 
     /// A connection to `peer` is up: what is sent to it goes this way from now on.
     pub(super) fn add(&self, peer: &Peer, connection: &quinn::Connection) -> (u64, Arc<Outbox>) {
-        let number = self.number();
-        let outbox = Arc::new(Outbox::default());
-        let link = Link {
-            number,
-            outbox: outbox.clone(),
-            connection: connection.clone(),
-        };
+        let link = self.link(connection);
+        let added = (link.number, link.outbox.clone());
         metrics::gauge!("paxos_commit_connections").increment(1.0);
         let old = lock(&self.links).insert(peer.clone(), link);
         if let Some(old) = old {
-            old.outbox.close();
-            Close::Replaced.close(&old.connection);
+            old.replace();
         }
-        (number, outbox)
+        added
+    }
+
+    /// Another replica has dialed this one.
+    pub(super) fn add_guest(
+        &self,
+        replica: ReplicaId,
+        connection: &quinn::Connection,
+    ) -> (u64, Arc<Outbox>) {
+        let link = self.link(connection);
+        let added = (link.number, link.outbox.clone());
+        let old = lock(&self.guests).insert(replica, link);
+        if let Some(old) = old {
+            old.replace();
+        }
+        added
+    }
+
+    fn link(&self, connection: &quinn::Connection) -> Link {
+        Link {
+            number: self.numbers.fetch_add(1, Ordering::Relaxed),
+            outbox: Arc::default(),
+            connection: connection.clone(),
+        }
     }
 
     /// The connection is gone.
@@ -213,9 +245,16 @@ impl Links {
         }
     }
 
-    /// A number for a connection that is only read.
-    pub(super) fn number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+    /// The connection that another replica had dialed is gone.
+    pub(super) fn remove_guest(&self, replica: ReplicaId, number: u64) {
+        let mut guests = lock(&self.guests);
+        if guests
+            .get(&replica)
+            .is_some_and(|link| link.number == number)
+            && let Some(link) = guests.remove(&replica)
+        {
+            link.outbox.close();
+        }
     }
 
     /// How many peers there are.
@@ -281,6 +320,9 @@ impl Links {
         for link in lock(&self.links).values() {
             link.outbox.close();
         }
+        for link in lock(&self.guests).values() {
+            link.outbox.close();
+        }
         let _ = tokio::time::timeout(grace, self.drained()).await;
         let code = quinn::VarInt::from_u32(Close::Shutdown as u32);
         self.endpoint.close(code, Close::Shutdown.text().as_bytes());
@@ -325,6 +367,12 @@ impl Links {
 }
 
 impl Link {
+    /// Another connection takes its place.
+    fn replace(&self) {
+        self.outbox.close();
+        Close::Replaced.close(&self.connection);
+    }
+
     fn push(&self, peer: &Peer, frame: Frame) {
         if self.outbox.push(frame).is_err() {
             tracing::warn!(%peer, "gave the connection up: the peer does not read fast enough");

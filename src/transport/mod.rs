@@ -11,8 +11,9 @@
 //! | `links` | the connections, by peer |
 //!
 //! Everyone dials replicas, replicas each other too: what a replica sends to another goes over the
-//! connection that it dialed itself, so that there is no question which of two to keep. A client
-//! has one connection to each replica, used both ways.
+//! connection that it dialed itself, so that there is no question which of two to keep. (One that
+//! was removed is dialed no more, and answered where it dialed: it learns in this way that nobody
+//! needs it.) A client has one connection to each replica, used both ways.
 //!
 //! Nothing here is reliable beyond one connection: when a queue overflows or a peer is silent for
 //! too long the connection is given up, and when the next one is up the core sends again whatever
