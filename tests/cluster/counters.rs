@@ -8,7 +8,10 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 
 /// Keeps counters, by name and label.
 #[derive(Clone, Default)]
-pub(crate) struct Counters(Arc<Mutex<BTreeMap<(String, String), Arc<AtomicU64>>>>);
+pub(crate) struct Counters(Arc<Mutex<Table>>);
+
+/// By name and labels.
+type Table = BTreeMap<(String, String), Arc<AtomicU64>>;
 
 static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
     let counters = Counters::default();
