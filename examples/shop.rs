@@ -42,53 +42,33 @@ const TICKET: &str = "x-ticket";
 async fn main() -> Result<()> {
     let cluster = LocalCluster::start(3).await?;
     let dir = tempfile::tempdir()?;
-    let payments = Service::start(
-        &cluster,
-        dir.path(),
-        "payments",
-        &[("carol", 100), ("dave", 100)],
-    );
-    let payments = payments.await?;
-    let stock = Service::start(&cluster, dir.path(), "stock", &[("lamp", 1)]).await?;
+    let payments = Service::start(&cluster, dir.path(), "payments").await?;
+    let stock = Service::start(&cluster, dir.path(), "stock").await?;
+    let builder = Initiator::builder(cluster.initiator("shop")?);
     let shop = Shop {
-        initiator: Initiator::builder(cluster.initiator("shop")?)
-            .connect()
-            .await?,
+        initiator: builder.connect().await?,
         http: Client::builder(TokioExecutor::new()).build_http(),
         payments: payments.address,
         stock: stock.address,
     };
 
     println!("There is one lamp, for 60; Carol and Dave have 100 each, and both want it.");
-    let carol = shop.order("lamp", 60, "carol").await;
-    println!("Carol orders: {}", tell(&carol));
-    let dave = shop.order("lamp", 60, "dave").await;
-    println!("Dave orders: {}", tell(&dave));
-    assert!(carol.is_ok() && dave.is_err());
+    payments.set("carol", 100).await?;
+    payments.set("dave", 100).await?;
+    stock.set("lamp", 1).await?;
+    println!("Carol orders: {}.", shop.order("lamp", 60, "carol").await);
+    println!("Dave orders: {}.", shop.order("lamp", 60, "dave").await);
 
     // In order, so that what was decided is also applied.
     let grace = Duration::from_secs(5);
     shop.initiator.shutdown(grace).await;
     payments.participant.shutdown(grace).await;
     stock.participant.shutdown(grace).await;
-    let left = (
-        stock.read("lamp")?,
-        payments.read("carol")?,
-        payments.read("dave")?,
-    );
-    println!(
-        "{} lamps are left; Carol has {}, and Dave has {}.",
-        left.0, left.1, left.2
-    );
-    assert_eq!(left, (0, 40, 100));
+    let lamps = stock.get("lamp")?;
+    let (carol, dave) = (payments.get("carol")?, payments.get("dave")?);
+    println!("{lamps} lamps are left; Carol has {carol}, and Dave has {dave}.");
+    assert_eq!((lamps, carol, dave), (0, 40, 100));
     Ok(())
-}
-
-fn tell(sold: &Result<()>) -> String {
-    match sold {
-        Ok(()) => "sold".into(),
-        Err(why) => format!("sorry, {why}"),
-    }
 }
 
 /// A row that is needed is locked: by a sale under way, or one whose commit is just being applied.
@@ -105,12 +85,13 @@ struct Shop {
 }
 
 impl Shop {
-    /// Sells, and tries again while another sale is in the way: it is over within milliseconds.
-    async fn order(&self, item: &str, price: u64, customer: &str) -> Result<()> {
+    /// What the customer is told. Tries again while another sale is in the way, for milliseconds.
+    async fn order(&self, item: &str, price: u64, customer: &str) -> String {
         loop {
             match self.sell(item, price, customer).await {
+                Ok(()) => return "sold".into(),
                 Err(error) if error.is::<Busy>() => sleep(Duration::from_millis(10)).await,
-                sold => return sold,
+                Err(error) => return format!("sorry, {error}"),
             }
         }
     }
@@ -128,14 +109,8 @@ impl Shop {
     }
 
     /// Has a service work under the transaction, and enlists it.
-    async fn take(
-        &self,
-        txn: &mut Transaction,
-        at: SocketAddr,
-        what: &str,
-        sum: u64,
-    ) -> Result<()> {
-        let call = Request::post(format!("http://{at}/take/{what}/{sum}"));
+    async fn take(&self, txn: &mut Transaction, at: SocketAddr, row: &str, sum: u64) -> Result<()> {
+        let call = Request::post(format!("http://{at}/take/{row}/{sum}"));
         let call = call.header(TRANSACTION, txn.id().to_string());
         let answer = self.http.request(call.body(Body::empty())?).await?;
         ensure!(answer.status() != StatusCode::SERVICE_UNAVAILABLE, Busy);
@@ -158,17 +133,8 @@ struct Service {
 }
 
 impl Service {
-    async fn start(
-        cluster: &LocalCluster,
-        dir: &Path,
-        name: &str,
-        rows: &[(&str, u64)],
-    ) -> Result<Service> {
+    async fn start(cluster: &LocalCluster, dir: &Path, name: &str) -> Result<Service> {
         let store = Embedded::open(dir.join(name), Options::new())?;
-        let mut rows = rows.iter();
-        let opened =
-            store.local(|work| rows.try_for_each(|(row, left)| work.put(row, left.to_string())));
-        opened.await?;
         let participant = Participant::builder(cluster.participant(name)?);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let service = Service {
@@ -182,7 +148,12 @@ impl Service {
         Ok(service)
     }
 
-    fn read(&self, row: &str) -> Result<u64> {
+    async fn set(&self, row: &str, left: u64) -> Result<()> {
+        let set = self.store.local(|work| work.put(row, left.to_string()));
+        Ok(set.await?)
+    }
+
+    fn get(&self, row: &str) -> Result<u64> {
         parse(self.store.read(row)?)
     }
 }
@@ -220,7 +191,7 @@ fn transaction(headers: &HeaderMap) -> Result<TxnId> {
 
 fn subtract(work: &Work, row: &str, sum: u64) -> Result<()> {
     let left = parse(work.get(row)?)?;
-    ensure!(left >= sum, "{sum} of {row} wanted, only {left} left");
+    ensure!(left >= sum, "{sum} of {row} wanted, {left} there");
     work.put(row, (left - sum).to_string())?;
     Ok(())
 }
