@@ -65,7 +65,8 @@ pub struct ReplicaSettings {
     pub data: PathBuf,
     /// The UDP address to listen on.
     pub listen: SocketAddr,
-    /// The TCP address of `/metrics`, `/livez` and `/readyz`, if they are wanted.
+    /// The TCP address of `/metrics` (see [`describe_metrics`](crate::replica::describe_metrics)),
+    /// `/livez` and `/readyz`, if they are wanted.
     pub http: Option<SocketAddr>,
     /// Credentials, and the replicas to begin with.
     pub access: Access,
@@ -119,7 +120,7 @@ impl ReplicaSettings {
     /// ```toml
     /// data = "data"                 # made by `paxos-commit cluster new`, or by `replica --init`
     /// listen = "0.0.0.0:7401"
-    /// http = "127.0.0.1:9401"       # optional; only with the `http` feature
+    /// http = "127.0.0.1:9401"       # optional, only with the `http` feature; no TLS, no password
     /// authority = "ca.pem"
     /// certificate = "replica.pem"
     /// key = "replica.key"

@@ -2,6 +2,8 @@
 
 mod cluster;
 mod demo;
+#[cfg(feature = "http")]
+mod http;
 mod log;
 mod replica;
 mod show;

@@ -1,5 +1,6 @@
 //! Starts a replica, and stops it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,12 +16,13 @@ use tokio::task::JoinHandle;
 use crate::driver::Driver;
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::replica::{ReplicaCommand, ReplicaConfig, Stored};
-use crate::protocol::types::{Peer, TxnId};
+use crate::protocol::types::{Configuration, Peer, TxnId};
 use crate::protocol::{Effects, Host, Input, Replica as Core};
-use crate::store::{Loaded, OpenError, Store};
+use crate::store::{Loaded, OpenError, Store, StoreConfig};
 use crate::transport::{Access, Links, ListenError, Listening, Net, Role, Serving};
 use crate::wire::Frame;
 
+use super::metering::save_observer;
 use super::shell::{Call, Exit, ReplicaShell};
 use super::starting::{hear_peers, watch_amnesia};
 
@@ -202,7 +204,11 @@ impl ReplicaBuilder {
         self,
         listening: impl FnOnce(SocketAddr) + Send,
     ) -> Result<Replica, ReplicaError> {
-        let (store, loaded) = Store::open(&self.data)?;
+        let settings = StoreConfig {
+            observer: Some(save_observer()),
+            ..StoreConfig::default()
+        };
+        let (store, loaded) = Store::open_with(&self.data, settings)?;
         let Loaded {
             identity,
             lsn,
@@ -335,6 +341,39 @@ impl Replica {
             removed = removed => removed.map(|_| End::Removed).map_err(|_| ReplicaError::Ended),
             error = watch_amnesia(&self.net.links, self.id) => Err(error),
         }
+    }
+
+    /// Whether it can be of use: it runs, and is connected to a majority of the configuration in
+    /// force, itself counted.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn is_ready(&self) -> Result<(), String> {
+        if self.driver.0.is_finished() {
+            return Err("its driver has ended; its last words are in the log".into());
+        }
+        let links = &self.net.links;
+        let generations = links.generations();
+        let generations = generations.borrow();
+        let in_force = generations.in_force().map(Configuration::acceptors);
+        let in_force = in_force.ok_or("it does not know the replicas of the cluster yet")?;
+        let mut reached: BTreeSet<ReplicaId> = BTreeSet::from([self.id]);
+        for peer in links.connected() {
+            if let Peer::Replica(replica) = peer {
+                reached.insert(replica);
+            }
+        }
+        let count = in_force.iter().filter(|id| reached.contains(id)).count();
+        if count < in_force.majority() {
+            return Err(format!(
+                "it reaches {count} of the {} replicas of generation {}, itself counted; a \
+                 majority is {}",
+                in_force.len(),
+                generations.latest(),
+                in_force.majority()
+            ));
+        }
+        Ok(())
     }
 
     /// Looks at its core.

@@ -1,10 +1,107 @@
 //! What a replica counts.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge, Unit, counter, gauge, histogram};
+use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 use crate::protocol::message::Message;
 use crate::protocol::replica::Record;
 use crate::protocol::types::{Outcome, Peer, Vote};
+use crate::store::committer::Observer;
+
+/// Tells the recorder of this process, which must be installed by now, what each metric of this
+/// crate means. They are counted with the crate [`metrics`], whatever recorder there is.
+pub fn describe_metrics() {
+    describe_counter!(
+        "paxos_commit_commits_total",
+        Unit::Count,
+        "Transactions whose commit this replica knows to be finished: every branch has applied it."
+    );
+    describe_counter!(
+        "paxos_commit_aborts_total",
+        Unit::Count,
+        "Aborts, by reason. `vote`: votes to abort that came here, one for each branch that cast \
+         one. `ballot`: transactions that replicas decided to abort because a vote was missing, or \
+         an operator wished it."
+    );
+    describe_counter!(
+        "paxos_commit_recoveries_total",
+        Unit::Count,
+        "Transactions for which this replica started a ballot: a vote was late, or somebody asked. \
+         Each attempt counts. Over the whole cluster it should stay far below the commits."
+    );
+    describe_gauge!(
+        "paxos_commit_undecided",
+        Unit::Count,
+        "Transactions of which a vote or a ballot came here, and no outcome yet."
+    );
+    describe_gauge!(
+        "paxos_commit_oldest_undecided_seconds",
+        Unit::Seconds,
+        "For how long the oldest undecided transaction has been the oldest here. Beyond the vote \
+         timeout it tells of a majority that is missing."
+    );
+    describe_gauge!(
+        "paxos_commit_unapplied",
+        Unit::Count,
+        "Commits that some branch has not said that it applied. They grow while a participant is \
+         away."
+    );
+    describe_gauge!(
+        "paxos_commit_transactions_in_memory",
+        Unit::Count,
+        "Transactions in memory, finished ones that are about to leave it among them."
+    );
+    describe_gauge!(
+        "paxos_commit_generation",
+        "The latest generation that this replica knows. If it stands still, or differs between \
+         replicas for long, the control log does not go on."
+    );
+    describe_gauge!(
+        "paxos_commit_disk_bytes",
+        Unit::Bytes,
+        "What the replica's database has on disk; its journal takes 64 MiB from the start."
+    );
+    describe_histogram!(
+        "paxos_commit_save_seconds",
+        Unit::Seconds,
+        "How long one save took, from the first write until it was durable. Every vote waits for \
+         one."
+    );
+    describe_histogram!(
+        "paxos_commit_save_jobs",
+        Unit::Count,
+        "How many turns of the replica one save made durable at once: group commit."
+    );
+    describe_gauge!(
+        "paxos_commit_connections",
+        Unit::Count,
+        "Peers that this process can send to: participants, initiators, operators, and replicas."
+    );
+    describe_counter!(
+        "paxos_commit_refusals_total",
+        Unit::Count,
+        "What was turned away, by kind. `rejected`: messages that cannot be of use any more. \
+         `overflow`: connections given up because the peer does not read. `forbidden`: connections \
+         given up because the peer said what its identity may not say. All others: peers that were \
+         not let in, and why."
+    );
+    describe_counter!(
+        "paxos_commit_resource_manager_errors_total",
+        Unit::Count,
+        "In a participant: commits and rollbacks that failed and are tried again. While it grows, \
+         branches stay in doubt."
+    );
+}
+
+/// Counts what is saved, on the thread that saves.
+pub(super) fn save_observer() -> Observer {
+    let latency = histogram!("paxos_commit_save_seconds");
+    let jobs = histogram!("paxos_commit_save_jobs");
+    Box::new(move |saved| {
+        latency.record(saved.latency);
+        jobs.record(saved.jobs as f64);
+    })
+}
 
 /// Handles of a replica's metrics, made once.
 pub(super) struct Meters {
@@ -72,5 +169,47 @@ impl Meters {
         {
             self.ballots.increment(ids.len() as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    /// What stands in quotes and begins like a metric.
+    fn names(text: &str) -> BTreeSet<String> {
+        let pieces = text.split('"').skip(1).step_by(2);
+        let names = pieces.filter(|piece| piece.starts_with(concat!("paxos_", "commit_")));
+        names.map(str::to_owned).collect()
+    }
+
+    fn names_under(dir: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                names_under(&path, found);
+            } else {
+                let text = fs::read_to_string(&path).unwrap();
+                for line in text.lines().filter(|line| line.contains("!(\"")) {
+                    found.extend(names(line));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_metric_is_described() {
+        let own = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file!())).unwrap();
+        let (_, after) = own.split_once("pub fn describe_metrics").unwrap();
+        let (described, _) = after.split_once("\n}\n").unwrap();
+        let mut counted = BTreeSet::new();
+        names_under(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut counted,
+        );
+        assert!(counted.len() > 10, "{counted:?}");
+        assert_eq!(counted, names(described));
     }
 }

@@ -24,4 +24,5 @@ mod shell;
 mod starting;
 
 pub use builder::{End, Replica, ReplicaBuilder, ReplicaError, Tuning};
+pub use metering::describe_metrics;
 pub use starting::init;
