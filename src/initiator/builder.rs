@@ -11,7 +11,7 @@ use crate::driver::Driver;
 use crate::protocol::initiator::{Initiator as Core, InitiatorConfig};
 use crate::protocol::types::{CommitId, InitiatorId, Peer};
 use crate::protocol::{Effects, Host};
-use crate::transport::{Access, ConnectError, Net, Role, draw_initiator};
+use crate::transport::{Access, ConnectError, Net, Role, are_of_one_name, draw_initiator};
 
 use super::shell::{Answer, Call, InitiatorShell};
 use super::transaction::Transaction;
@@ -199,8 +199,12 @@ impl Initiator {
     /// When it is not known by the deadline of the [builder](InitiatorBuilder::deadline), or this
     /// initiator has stopped.
     pub async fn outcome(&self, id: CommitId) -> Result<Known, CommitError> {
-        let (answer, answered) = oneshot::channel();
         let inner = self.current();
+        // Replicas give up the connection of an initiator that asks for what is not its own.
+        if !are_of_one_name(inner.id, id.txn.initiator) {
+            return Err(CommitError::NotOurs(id));
+        }
+        let (answer, answered) = oneshot::channel();
         inner.call(Call::Ask(id, answer)).await;
         match tokio::time::timeout(self.settings.deadline, answered).await {
             Ok(Ok(Answer::Committed)) => Ok(Known::Committed),

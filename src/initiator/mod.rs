@@ -101,6 +101,9 @@ pub enum CommitError {
     /// The outcome is forgotten: the question came too late.
     #[error("the outcome of {0} is forgotten")]
     Forgotten(CommitId),
+    /// An outcome is told to those who take part.
+    #[error("{0} was begun by an initiator of another name; only that one may ask for it")]
+    NotOurs(CommitId),
     /// This initiator has stopped before commit was asked for.
     #[error("the initiator has stopped; commit of {0} was not asked for")]
     Stopped(TxnId),

@@ -86,6 +86,8 @@ pub(super) struct InitiatorShell {
     suspects: Suspects,
     hedge: Hedge,
     hedge_after: Option<Duration>,
+    /// Transactions that were begun for somebody who has gone.
+    unwanted: Vec<TxnId>,
     /// An initiator sends itself nothing, but its driver listens.
     _back: mpsc::UnboundedSender<Input<Core>>,
 }
@@ -102,6 +104,7 @@ impl InitiatorShell {
             suspects: Suspects::default(),
             hedge: Hedge::default(),
             hedge_after: None,
+            unwanted: Vec::new(),
             _back: back,
         }
     }
@@ -161,15 +164,29 @@ impl Shell for InitiatorShell {
                 }
             }
             Call::GiveUp(txn, answer) => {
-                step(InitiatorCommand::Abandon(txn));
-                self.asking.remove(&txn);
-                let ids = self.waiting.range(CommitId::all_of(txn)).map(|(id, _)| *id);
-                let ids: Vec<CommitId> = ids.collect();
-                let given_up = ids.into_iter().filter_map(|id| {
-                    let waiting = self.waiting.remove(&id)?;
-                    Some((id, why(waiting.undecided.as_ref())))
+                // Whoever gives up has closed its end; others may still wait.
+                let given_up = self
+                    .asking
+                    .get(&txn)
+                    .is_some_and(|(answer, _)| answer.is_closed());
+                if given_up {
+                    self.asking.remove(&txn);
+                }
+                let mut found = None;
+                let mut is_waited_for = self.asking.contains_key(&txn);
+                self.waiting.retain(|id, waiting| {
+                    if id.txn != txn {
+                        return true;
+                    }
+                    waiting.answers.retain(|answer| !answer.is_closed());
+                    found = Some((*id, why(waiting.undecided.as_ref())));
+                    is_waited_for |= !waiting.answers.is_empty();
+                    !waiting.answers.is_empty()
                 });
-                let _ = answer.send(given_up.last());
+                if !is_waited_for {
+                    step(InitiatorCommand::Abandon(txn));
+                }
+                let _ = answer.send(found);
             }
             Call::Rollback(txn, branches) => step(InitiatorCommand::Rollback { txn, branches }),
             Call::Drain(answer) => self.draining = Some(answer),
@@ -182,6 +199,9 @@ impl Shell for InitiatorShell {
         let notices = std::mem::take(&mut out.notify);
         for notice in notices {
             self.notify(notice);
+        }
+        for txn in self.unwanted.drain(..) {
+            host.step(Input::Command(InitiatorCommand::Abandon(txn)), out);
         }
         if let Some(delay) = self.hedge_after.take() {
             host.step(Input::Command(InitiatorCommand::HedgeAfter(delay)), out);
@@ -198,8 +218,10 @@ impl InitiatorShell {
     fn notify(&mut self, notice: InitiatorNotice) {
         match notice {
             InitiatorNotice::Begun(txn) => {
-                if let Some(answer) = self.beginning.pop_front() {
-                    let _ = answer.send(Some(txn));
+                let answer = self.beginning.pop_front();
+                let told = answer.is_some_and(|answer| answer.send(Some(txn)).is_ok());
+                if !told {
+                    self.unwanted.push(txn);
                 }
             }
             InitiatorNotice::SequenceExhausted => {

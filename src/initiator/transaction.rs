@@ -231,13 +231,14 @@ impl Transaction {
     async fn commit_by(mut self, prepare: PrepareBy) -> Result<Outcome, CommitError> {
         let txn = self.txn;
         let branches = std::mem::take(&mut self.branches);
+        let enlisted: Vec<Branch> = branches.keys().cloned().collect();
         // Under which it will be decided, if it is asked for at all.
-        let id = Roster::new(branches.keys().cloned());
+        let id = Roster::new(enlisted.iter().cloned());
         let id = id.map(|roster| CommitId::new(txn, &roster));
         let stopped = || match id {
             Ok(id) => CommitError::Unknown {
                 id,
-                why: "this initiator has stopped".into(),
+                why: "nobody has said anything about it so far".into(),
             },
             Err(_) => CommitError::Stopped(txn),
         };
@@ -257,6 +258,7 @@ impl Transaction {
             Ok(answer) => answer.map_err(|_| stopped())?,
             Err(_) => {
                 let (tell, told) = oneshot::channel();
+                answered.close();
                 self.inner.call(Call::GiveUp(txn, tell)).await;
                 self.end = End::Nothing;
                 match (told.await, answered.try_recv()) {
@@ -271,7 +273,11 @@ impl Transaction {
         match answer {
             Answer::Committed => Ok(Outcome::Committed),
             Answer::Aborted(reason) => Ok(Outcome::Aborted(reason)),
-            Answer::Refused(error) => Err(CommitError::Refused(error)),
+            Answer::Refused(error) => {
+                // Nothing was asked for; the branches let go.
+                self.inner.call(Call::Rollback(txn, enlisted)).await;
+                Err(CommitError::Refused(error))
+            }
             Answer::Forgotten(id) => Err(CommitError::Forgotten(id)),
         }
     }

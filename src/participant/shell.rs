@@ -40,7 +40,7 @@ pub(super) struct SessionShell<R: ResourceManager> {
     /// The transactions under which work has begun, as far as it has not ended.
     pub(super) begun: BTreeSet<TxnId>,
     /// Who waits for an outcome.
-    pub(super) waiting: BTreeMap<CommitId, oneshot::Sender<Outcome>>,
+    pub(super) waiting: BTreeMap<CommitId, Vec<oneshot::Sender<Outcome>>>,
     /// Who waits until nothing is under way.
     pub(super) draining: Option<oneshot::Sender<()>>,
     /// Nothing new begins.
@@ -65,8 +65,14 @@ impl<R: ResourceManager> Shell for SessionShell<R> {
             }
             Call::Give(command) => step(command),
             Call::Prepare(prepare, answer) => {
-                self.waiting.insert(prepare.id, answer);
+                let id = prepare.id;
                 step(ParticipantCommand::Prepare(prepare));
+                match host.end_of(&id) {
+                    None => self.waiting.entry(id).or_default().push(answer),
+                    // It came to its end before: aborted because of another branch, for example.
+                    Some(Some(outcome)) => drop(answer.send(outcome)),
+                    Some(None) => {}
+                }
             }
             Call::Drain(answer) => {
                 self.stopping = true;
@@ -128,7 +134,7 @@ impl<R: ResourceManager> SessionShell<R> {
                 self.began(txn, || Err(BranchError::Over(txn)));
             }
             ParticipantNotice::Outcome { id, outcome } => {
-                if let Some(answer) = self.waiting.remove(&id) {
+                for answer in self.waiting.remove(&id).unwrap_or_default() {
                     let _ = answer.send(outcome);
                 }
             }

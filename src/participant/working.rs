@@ -38,14 +38,19 @@ impl<R: ResourceManager> Worker<R> {
             branch: self.me.clone(),
         };
         tokio::spawn(async move {
-            let vote = match manager.prepare(&branch, request, read_only).await {
+            let (preparing, of) = (manager.clone(), branch.clone());
+            let prepared =
+                attempt(async move { preparing.prepare(&of, request, read_only).await }).await;
+            let vote = match prepared {
                 Ok(vote) => vote,
                 Err(error) => {
-                    // DESIGN 2.4: a prepare whose result is unknown votes Aborted and is rolled
-                    // back when it surfaces.
-                    tracing::warn!(%branch, %error, "a prepare failed: the branch votes to abort");
-                    if let Err(error) = manager.rollback(&branch).await {
-                        tracing::warn!(%branch, %error, "rollback failed; found in doubt later");
+                    // A prepare whose result is unknown votes Aborted, and is rolled back when it
+                    // surfaces.
+                    tracing::warn!(%branch, error, "a prepare failed: the branch votes to abort");
+                    let of = branch.clone();
+                    let rolled_back = attempt(async move { manager.rollback(&of).await }).await;
+                    if let Err(error) = rolled_back {
+                        tracing::warn!(%branch, error, "rollback failed; found in doubt later");
                     }
                     Vote::Aborted
                 }
@@ -58,10 +63,13 @@ impl<R: ResourceManager> Worker<R> {
         let (manager, back) = (self.resource_manager.clone(), back.clone());
         tokio::spawn(async move {
             let of = BranchId { id, branch };
-            until_done(&of, "commit or rollback", || async {
-                match outcome {
-                    Outcome::Commit => manager.commit(&of).await,
-                    Outcome::Abort => manager.rollback(&of).await,
+            until_done(&of, "commit or rollback", || {
+                let (manager, of) = (manager.clone(), of.clone());
+                async move {
+                    match outcome {
+                        Outcome::Commit => manager.commit(&of).await,
+                        Outcome::Abort => manager.rollback(&of).await,
+                    }
                 }
             })
             .await;
@@ -74,7 +82,11 @@ impl<R: ResourceManager> Worker<R> {
         let (manager, back) = (self.resource_manager.clone(), back.clone());
         tokio::spawn(async move {
             let of = BranchId { id, branch };
-            let expiry = until_done(&of, "roll back if prepared", || manager.expire(&of)).await;
+            let expiring = || {
+                let (manager, of) = (manager.clone(), of.clone());
+                async move { manager.expire(&of).await }
+            };
+            let expiry = until_done(&of, "roll back if prepared", expiring).await;
             let BranchId { id, branch } = of;
             answer(
                 &back,
@@ -102,18 +114,34 @@ impl<R: ResourceManager> Worker<R> {
     }
 }
 
-/// Tries for ever: the outcome stands, and nobody else can apply it.
-async fn until_done<T, E, F>(of: &BranchId, what: &str, mut attempt: impl FnMut() -> F) -> T
+/// One call, in a task of its own: if it panics, that is an error like any other, and no branch hangs
+/// because of it.
+async fn attempt<T, E>(
+    call: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, String>
 where
-    E: std::error::Error,
-    F: Future<Output = Result<T, E>>,
+    T: Send + 'static,
+    E: std::error::Error + Send + 'static,
+{
+    match tokio::spawn(call).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("the resource manager panicked: {panic}")),
+    }
+}
+
+/// Tries for ever: the outcome stands, and nobody else can apply it.
+async fn until_done<T, E, F>(of: &BranchId, what: &str, mut again: impl FnMut() -> F) -> T
+where
+    T: Send + 'static,
+    E: std::error::Error + Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
 {
     let mut pause = RETRY_MIN;
     loop {
-        match attempt().await {
+        match attempt(again()).await {
             Ok(done) => return done,
             Err(error) => {
-                tracing::warn!(branch = %of, %error, "{what} failed; trying again in {pause:?}");
+                tracing::warn!(branch = %of, error, "{what} failed; trying again in {pause:?}");
                 metrics::counter!("paxos_commit_resource_manager_errors_total").increment(1);
             }
         }

@@ -231,6 +231,8 @@ impl ReplicaBuilder {
             replica: me,
             address: self.listen,
             reset_key: &identity.reset_key,
+            lsn,
+            peers,
         };
         let Access {
             credentials,
@@ -258,11 +260,6 @@ impl ReplicaBuilder {
         let mut effects = Effects::default();
         let mut core = Core::recover(config, records, &mut effects);
         core.step(Input::Command(ReplicaCommand::Stored(stored)), &mut effects);
-        {
-            let mut lsns = net.links.lsns();
-            (lsns.own, lsns.start) = (lsn, lsn);
-            lsns.peers.extend(peers);
-        }
         net.links.learn(core.generations());
         hear_peers(&net.links, me, core.generations(), &seeds).await?;
 

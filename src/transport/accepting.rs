@@ -159,7 +159,8 @@ fn check(
     } else if let Serving::No(reason) = &*links.serving.borrow() {
         return Err(Refusal::NotServing(reason.clone()));
     }
-    if links.len() >= PEERS_MAX {
+    // Replicas are few, and must not stay out because of clients.
+    if links.len() >= PEERS_MAX && !matches!(peer, Peer::Replica(_)) {
         return Err(Refusal::TooMany { max: PEERS_MAX });
     }
     Ok(peer)

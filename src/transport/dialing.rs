@@ -141,6 +141,13 @@ async fn connect_once(
         peer: peer.clone(),
         link,
     };
+    if let Some(lsn) = welcome.lsn
+        && matches!(links.me, Peer::Replica(_))
+    {
+        // To be saved.
+        let lsn = lsn.own;
+        let _ = links.inbox.send(Inbound::Lsn { replica, lsn }).await;
+    }
     if links.inbox.send(connected).await.is_ok() {
         tokio::select! {
             () = read(links, replica, &mut reader, &connection) => {}
@@ -195,7 +202,12 @@ async fn greet(links: &Links, replica: ReplicaId, address: &Address) -> Result<G
     let mut reader = FrameReader::new(receive);
     let welcome = match reader.next().await {
         Ok(Frame::Welcome(welcome)) => welcome,
-        Ok(Frame::Refused(refusal)) => return Err(DialError::Refused(refusal)),
+        Ok(Frame::Refused(refusal)) => {
+            if let Refusal::Amnesia { remembered, .. } = &refusal {
+                links.hear_of_loss(replica, *remembered);
+            }
+            return Err(DialError::Refused(refusal));
+        }
         Ok(_) => return Err(greeting("expected a Welcome as the first frame".into())),
         Err(error) => {
             // A certificate that was refused shows here and no sooner.

@@ -110,7 +110,7 @@ pub(crate) struct Lsns {
     pub(crate) own: u64,
     /// What the others told.
     pub(crate) peers: BTreeMap<ReplicaId, u64>,
-    /// How far this replica's own was at the start.
+    /// How far this replica's own was at the start. Known before anybody is greeted.
     pub(crate) start: u64,
     /// Who was heard since the start.
     pub(crate) heard: BTreeSet<ReplicaId>,
@@ -131,7 +131,7 @@ impl Links {
         credentials: Credentials,
         endpoint: quinn::Endpoint,
         inbox: mpsc::Sender<Inbound>,
-        serving: Serving,
+        (serving, lsns): (Serving, Lsns),
     ) -> Arc<Self> {
         Arc::new(Links {
             me,
@@ -143,7 +143,7 @@ impl Links {
             numbers: AtomicU64::new(1),
             told: watch::Sender::new(Generations::default()),
             serving: watch::Sender::new(serving),
-            lsns: Mutex::default(),
+            lsns: Mutex::new(lsns),
             heard: Notify::new(),
             problems: Mutex::default(),
         })
@@ -285,8 +285,16 @@ impl Links {
             return None;
         };
         let lsns = lock(&self.lsns);
+        // One that was not heard since the start learns no more than there was at the start: what it
+        // says when it is heard was then told by an earlier run, and proves what that run had. (The
+        // counter-example: 1 comes to further saves while 3 is down; 1 greets 3, and 3 repeats what
+        // it was just told; 1 takes that for the memory of an earlier run.)
+        let own = match lsns.heard.contains(&replica) {
+            true => lsns.own,
+            false => lsns.start,
+        };
         Some(Lsn {
-            own: lsns.own,
+            own,
             remembered: lsns.peers.get(&replica).copied().unwrap_or(0),
         })
     }
@@ -295,19 +303,31 @@ impl Links {
     pub(super) fn hear_lsn(&self, replica: ReplicaId, lsn: Lsn) -> Result<(), u64> {
         let mut lsns = lock(&self.lsns);
         // What it remembers when it is heard for the first time was told by an earlier run.
-        let first = lsns.heard.insert(replica);
-        let bound = if first { lsns.start } else { lsns.own };
+        let bound = match lsns.heard.contains(&replica) {
+            true => lsns.own,
+            false => lsns.start,
+        };
         if lsn.remembered > bound {
             lsns.lost = Some((replica, lsn.remembered));
         }
         let remembered = lsns.peers.entry(replica).or_default();
         if lsn.own < *remembered {
-            return Err(*remembered);
+            let remembered = *remembered;
+            drop(lsns);
+            self.heard.notify_waiters();
+            return Err(remembered);
         }
         *remembered = lsn.own;
+        lsns.heard.insert(replica);
         drop(lsns);
         self.heard.notify_waiters();
         Ok(())
+    }
+
+    /// Another replica refuses this one: its store is behind what that one remembers.
+    pub(super) fn hear_of_loss(&self, by: ReplicaId, remembered: u64) {
+        lock(&self.lsns).lost = Some((by, remembered));
+        self.heard.notify_waiters();
     }
 
     /// How far the stores are.
@@ -384,4 +404,63 @@ impl Link {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("nobody panics while holding the lock")
+}
+
+#[cfg(all(test, feature = "cluster"))]
+mod tests {
+    use super::*;
+    use crate::transport::{Authority, Role};
+
+    /// The links of replica 1, whose store was at `start` when it started.
+    fn links(start: u64) -> (Arc<Links>, mpsc::Receiver<Inbound>) {
+        let authority = Authority::new("c".parse().unwrap()).unwrap();
+        let credentials = authority.credentials(Role::Replica(ReplicaId(1))).unwrap();
+        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (inbox, inbound) = mpsc::channel(8);
+        let lsns = Lsns {
+            own: start,
+            start,
+            ..Lsns::default()
+        };
+        let me = Peer::Replica(ReplicaId(1));
+        let links = Links::new(me, credentials, endpoint, inbox, (Serving::Yes, lsns));
+        (links, inbound)
+    }
+
+    fn lsn(own: u64, remembered: u64) -> Lsn {
+        Lsn { own, remembered }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_repeats_what_it_was_just_told_proves_no_amnesia() {
+        let (links, _inbound) = links(5);
+        links.hear_lsn(ReplicaId(2), lsn(1, 5)).unwrap();
+        links.lsns().own = 9;
+        let hello = links.lsn_for(ReplicaId(3)).unwrap();
+        links.hear_lsn(ReplicaId(3), lsn(0, hello.own)).unwrap();
+        assert_eq!(links.lsns().lost, None);
+        // From now on it is told, and may repeat, everything.
+        let hello = links.lsn_for(ReplicaId(3)).unwrap();
+        assert_eq!(hello.own, 9);
+        links.hear_lsn(ReplicaId(3), lsn(0, 9)).unwrap();
+        assert_eq!(links.lsns().lost, None);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_remembers_more_than_there_was_at_the_start_proves_amnesia() {
+        let (links, _inbound) = links(5);
+        links.hear_lsn(ReplicaId(2), lsn(1, 5)).unwrap();
+        // The store has outgrown what was lost: that hides nothing.
+        links.lsns().own = 9;
+        links.hear_lsn(ReplicaId(3), lsn(1, 8)).unwrap();
+        assert_eq!(links.lsns().lost, Some((ReplicaId(3), 8)));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_behind_what_it_told_is_refused_and_not_counted() {
+        let (links, _inbound) = links(5);
+        links.lsns().peers.insert(ReplicaId(2), 7);
+        assert_eq!(links.hear_lsn(ReplicaId(2), lsn(6, 0)), Err(7));
+        assert!(links.lsns().heard.is_empty());
+    }
 }

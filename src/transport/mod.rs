@@ -32,6 +32,7 @@ mod outbox;
 mod permission;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,10 +48,11 @@ pub use access::{Access, ConnectError};
 pub use authority::{AUTHORITY_FILE, Authority, AuthorityError, Issued};
 pub use credentials::{Credentials, CredentialsError, server_name};
 pub use endpoint::ListenError;
-pub(crate) use identity::draw;
 pub use identity::{
     Identity, IdentityError, Name, Role, draw_initiator, draw_into, draw_session, is_bound,
 };
+pub(crate) use identity::{are_of_one_name, draw};
+use links::Lsns;
 pub(crate) use links::{Inbound, Links, Serving};
 
 /// How many events wait for the driver before connections are read no further.
@@ -67,6 +69,9 @@ pub(crate) struct Listening<'a> {
     pub(crate) replica: ReplicaId,
     pub(crate) address: SocketAddr,
     pub(crate) reset_key: &'a [u8; 64],
+    /// How far its store is, and how far it remembers the others'.
+    pub(crate) lsn: u64,
+    pub(crate) peers: BTreeMap<ReplicaId, u64>,
 }
 
 impl Net {
@@ -78,7 +83,13 @@ impl Net {
     ) -> Result<(Net, mpsc::Receiver<Inbound>), ListenError> {
         let endpoint = endpoint::dial_only()?;
         let (inbox, inbound) = mpsc::channel(INBOX_MAX);
-        let links = Links::new(me, credentials, endpoint, inbox, Serving::Yes);
+        let links = Links::new(
+            me,
+            credentials,
+            endpoint,
+            inbox,
+            (Serving::Yes, Lsns::default()),
+        );
         let tasks = vec![tokio::spawn(dialing::dial_all(links.clone(), seeds))];
         Ok((Net { links, tasks }, inbound))
     }
@@ -94,12 +105,20 @@ impl Net {
             replica,
             address,
             reset_key,
+            lsn,
+            peers,
         } = listening;
         let endpoint = endpoint::listen(*address, &credentials, reset_key)?;
         let (inbox, inbound) = mpsc::channel(INBOX_MAX);
         let me = Peer::Replica(*replica);
         let serving = Serving::No("it is starting".into());
-        let links = Links::new(me, credentials, endpoint, inbox, serving);
+        let lsns = Lsns {
+            own: *lsn,
+            start: *lsn,
+            peers: peers.clone(),
+            ..Lsns::default()
+        };
+        let links = Links::new(me, credentials, endpoint, inbox, (serving, lsns));
         let tasks = vec![
             tokio::spawn(dialing::dial_all(links.clone(), seeds)),
             tokio::spawn(accepting::accept_all(links.clone(), *replica)),

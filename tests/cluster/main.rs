@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod counter_examples;
 mod counters;
 mod stranger;
 mod support;

@@ -286,6 +286,29 @@ impl Participant {
         self.others.is_empty() && self.branches.values().all(done)
     }
 
+    /// What came of `id`, if this session remembers its branch's end: the outcome, or nothing, if
+    /// another session saw it to its end, or it is too old to be told.
+    pub fn end_of(&self, id: &CommitId) -> Option<Option<Outcome>> {
+        match self.branches.get(&id.txn) {
+            Some(Phase::Done(branch::Done::Applied { id: of, outcome })) if of == id => {
+                Some(Some(*outcome))
+            }
+            Some(Phase::Done(branch::Done::Applied { .. } | branch::Done::Forgotten { .. })) => {
+                Some(None)
+            }
+            Some(Phase::Done(branch::Done::LetGo)) => None,
+            Some(
+                Phase::Working(_)
+                | Phase::Preparing(_)
+                | Phase::Voted(_)
+                | Phase::Applying { .. }
+                | Phase::Expiring { .. },
+            ) => None,
+            None if self.is_below_floor(id.txn) => Some(None),
+            None => None,
+        }
+    }
+
     /// How many transactions this session remembers.
     pub fn remembered(&self) -> usize {
         self.branches.len()
