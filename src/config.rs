@@ -271,3 +271,6 @@ fn access(path: &Path, file: AccessFile) -> Result<Access, ConfigError> {
 fn beside(file: &Path, path: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(path)
 }
+
+#[cfg(all(test, feature = "cluster"))]
+mod tests;

@@ -292,3 +292,6 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Frame, usize)>, WireError> {
         Err(malformed(postcard::Error::DeserializeBadEncoding))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,3 +79,287 @@ pub(super) fn may_say(from: &Peer, message: &Message) -> bool {
 fn owns(from: &Peer, txn: crate::protocol::types::TxnId) -> bool {
     *from == Peer::Initiator(txn.initiator)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::protocol::message::{
+        BeginCommit, CastVote, Decision, Declined, Prepare, Question, Undecided, Voter,
+    };
+    use crate::protocol::paxos::log::LogMessage;
+    use crate::protocol::paxos::{Ballot, ReplicaId};
+    use crate::protocol::types::{
+        Branch, CommitId, Configuration, Generations, InitiatorId, Member, Outcome, ReadOnly,
+        Roster, Session, TxnId, Vote,
+    };
+    use crate::transport::draw_initiator;
+
+    fn branch(name: &str, session: u64) -> Branch {
+        Branch {
+            participant: name.parse().unwrap(),
+            session: Session(session),
+        }
+    }
+
+    fn initiator(name: &str) -> InitiatorId {
+        draw_initiator(&name.parse().unwrap())
+    }
+
+    /// Who says it; the letters of the table.
+    fn peers(owner: InitiatorId) -> [(char, Peer); 8] {
+        [
+            ('R', Peer::Replica(ReplicaId(2))),
+            // The branch that a message is about, another session of its participant, and one of
+            // another participant.
+            ('S', Peer::Session(branch("a", 1))),
+            ('s', Peer::Session(branch("a", 2))),
+            ('x', Peer::Session(branch("b", 1))),
+            // The owner of the transaction, a later run of it, and one of another name.
+            ('I', Peer::Initiator(owner)),
+            ('i', Peer::Initiator(initiator("shop"))),
+            ('y', Peer::Initiator(initiator("bank"))),
+            ('O', Peer::Operator(1)),
+        ]
+    }
+
+    /// Every message of a transaction of `initiator`, about branch `a/1`, and who may say it.
+    fn table(initiator: InitiatorId) -> Vec<(&'static str, Message)> {
+        let txn = TxnId {
+            generation: 1,
+            initiator,
+            sequence: 1,
+        };
+        let own = branch("a", 1);
+        let roster = Roster::new([own.clone(), branch("c", 1)]).unwrap();
+        let id = CommitId::new(txn, &roster);
+        let vote_timeout = Duration::from_secs(1);
+        let (ballot, outcome) = (Ballot::ZERO, Outcome::Abort);
+        let member = Member {
+            id: ReplicaId(1),
+            address: "h:1".parse().unwrap(),
+        };
+        let configuration = Configuration::new([member]).unwrap();
+        let generations = Generations::genesis(configuration.clone());
+        let ask = |branch| {
+            Message::Ask(Question {
+                id,
+                branch,
+                voter: Voter::Unknown,
+                vote_timeout,
+            })
+        };
+        let participant = own.participant.clone();
+        vec![
+            (
+                "I",
+                Message::BeginCommit(BeginCommit {
+                    id,
+                    roster: roster.clone(),
+                    requests: Vec::new(),
+                    floor: 0,
+                    vote_timeout,
+                }),
+            ),
+            (
+                "I",
+                Message::Rollback {
+                    txn,
+                    branches: Vec::new(),
+                    floor: 0,
+                },
+            ),
+            ("IiO", ask(None)),
+            ("SsIiO", ask(Some(own.clone()))),
+            ("IiO", Message::Inquire { txn }),
+            (
+                "IiyO",
+                Message::Resolve {
+                    participant: participant.clone(),
+                },
+            ),
+            ("O", Message::ForceAbort { id }),
+            (
+                "",
+                Message::Prepare(Prepare {
+                    id,
+                    roster: roster.clone(),
+                    request: None,
+                    read_only: ReadOnly::Allowed,
+                    floor: 0,
+                    vote_timeout,
+                }),
+            ),
+            ("", Message::LetGo { txn, floor: 0 }),
+            (
+                "S",
+                Message::Vote(CastVote {
+                    id,
+                    roster,
+                    vote: Vote::Prepared,
+                    vote_timeout,
+                }),
+            ),
+            (
+                "Ss",
+                Message::Applied {
+                    id,
+                    branch: own.clone(),
+                },
+            ),
+            (
+                "R",
+                Message::Phase1a {
+                    ballot,
+                    ids: Vec::new(),
+                },
+            ),
+            (
+                "R",
+                Message::Phase1b {
+                    ballot,
+                    reports: Vec::new(),
+                },
+            ),
+            (
+                "R",
+                Message::Phase2a {
+                    ballot,
+                    proposals: Vec::new(),
+                },
+            ),
+            (
+                "R",
+                Message::Phase2b {
+                    id,
+                    ballot,
+                    outcome,
+                },
+            ),
+            (
+                "R",
+                Message::Nack {
+                    ballot,
+                    refused: Vec::new(),
+                },
+            ),
+            (
+                "R",
+                Message::Decided(Decision {
+                    id,
+                    outcome,
+                    unapplied: None,
+                }),
+            ),
+            (
+                "",
+                Message::Finish {
+                    id,
+                    branch: own,
+                    outcome,
+                },
+            ),
+            (
+                "",
+                Message::Undecided(Undecided {
+                    id,
+                    missing: Vec::new(),
+                    silent: Vec::new(),
+                }),
+            ),
+            (
+                "",
+                Message::Status {
+                    txn,
+                    instances: Vec::new(),
+                },
+            ),
+            (
+                "",
+                Message::Resolved {
+                    participant,
+                    sessions: Vec::new(),
+                },
+            ),
+            ("", Message::Busy { id }),
+            ("R", Message::Announce(generations.clone())),
+            (
+                "R",
+                Message::NotOpen {
+                    id,
+                    generations: generations.clone(),
+                },
+            ),
+            ("R", Message::Expired { id, branch: None }),
+            ("", Message::Forgotten { txn }),
+            ("R", Message::Log(LogMessage::Lead { slot: 0, ballot })),
+            (
+                "R",
+                Message::Freeze {
+                    generation: 1,
+                    after: None,
+                },
+            ),
+            (
+                "R",
+                Message::Frozen {
+                    generation: 1,
+                    after: None,
+                    ids: Vec::new(),
+                    more: false,
+                },
+            ),
+            (
+                "R",
+                Message::Collect {
+                    generation: 1,
+                    ids: Vec::new(),
+                },
+            ),
+            (
+                "R",
+                Message::Collected {
+                    generation: 1,
+                    records: Vec::new(),
+                },
+            ),
+            (
+                "RO",
+                Message::Fetch {
+                    slot: 0,
+                    after: None,
+                },
+            ),
+            (
+                "R",
+                Message::State {
+                    generations,
+                    after: None,
+                    listed: Vec::new(),
+                    more: false,
+                },
+            ),
+            (
+                "O",
+                Message::Reconfigure {
+                    latest: 1,
+                    configuration,
+                },
+            ),
+            ("O", Message::Release { id }),
+            ("", Message::Declined(Declined::UnderWay)),
+        ]
+    }
+
+    #[test]
+    fn everybody_says_its_own_part_and_nothing_else() {
+        let owner = initiator("shop");
+        for (allowed, message) in table(owner) {
+            for (letter, peer) in peers(owner) {
+                let may = may_say(&peer, &message);
+                assert_eq!(may, allowed.contains(letter), "{peer}: {message:?}");
+            }
+        }
+    }
+}
