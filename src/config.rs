@@ -239,6 +239,7 @@ fn access(path: &Path, file: AccessFile) -> Result<Access, ConfigError> {
     let members = replica.into_iter().map(|MemberEntry { id, address }| {
         let port = address
             .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
             .map(|(_, port)| port.parse::<u16>());
         let (Some(Ok(_)), Ok(parsed)) = (port, address.parse::<Address>()) else {
             return Err(wrong(
@@ -253,6 +254,15 @@ fn access(path: &Path, file: AccessFile) -> Result<Access, ConfigError> {
         })
     });
     let replicas: Vec<Member> = members.collect::<Result<_, _>>()?;
+    let mut ids = std::collections::BTreeSet::new();
+    if let Some(twice) = replicas.iter().find(|member| !ids.insert(member.id)) {
+        return Err(ConfigError::Field {
+            path: path.to_owned(),
+            field: "id of a [[replica]]".into(),
+            expected: "one entry for each replica".into(),
+            got: format!("{} twice", twice.id),
+        });
+    }
     if replicas.is_empty() {
         return Err(ConfigError::Field {
             path: path.to_owned(),

@@ -188,7 +188,13 @@ fn a_field_of_another_kind_is_told_with_its_line() {
 
 #[test]
 fn an_address_that_is_none_is_quoted() {
-    for wrong in ["one.example", "one.example:", "one.example:http", ":70000"] {
+    for wrong in [
+        "one.example",
+        "one.example:",
+        "one.example:http",
+        ":7401",
+        "h:70000",
+    ] {
         let error = access_error(&ACCESS.replace("one.example:7401", wrong));
         let quoted = format!("{wrong:?}");
         says(
@@ -203,6 +209,12 @@ fn an_address_that_is_none_is_quoted() {
     says(&error, &["listen", "an IP address", "\"localhost:7401\""]);
     let error = replica_error(&REPLICA.replace("127.0.0.1:9401", "9401"));
     says(&error, &["http", "an IP address", "\"9401\""]);
+}
+
+#[test]
+fn a_replica_that_stands_twice_is_told() {
+    let error = access_error(&ACCESS.replace("id = 2", "id = 1"));
+    says(&error, &["[[replica]]", "1 twice"]);
 }
 
 #[test]
