@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 
 use crate::protocol::message::Message;
-use crate::wire::Frame;
+use crate::protocol::types::Entry;
+use crate::wire::{Answer, Frame, Query};
 
 /// The most frames that wait for one connection.
 const FRAMES_MAX: usize = 65_536;
@@ -13,7 +14,7 @@ const FRAMES_MAX: usize = 65_536;
 /// About how many bytes wait for one connection at most.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// About how many bytes a frame takes in memory, requests aside.
+/// About how many bytes a frame takes in memory, requests and lists aside.
 const FRAME_BYTES: usize = 256;
 
 /// A bounded queue with one reader, the connection's writer. When it is full the connection is
@@ -42,7 +43,7 @@ impl Outbox {
         if state.closed {
             return Ok(());
         }
-        let bytes = FRAME_BYTES + request_bytes(&frame);
+        let bytes = FRAME_BYTES + more_bytes(&frame);
         if state.frames.len() >= FRAMES_MAX || state.bytes + bytes > BYTES_MAX {
             state.closed = true;
             drop(state);
@@ -92,25 +93,69 @@ impl Outbox {
     }
 }
 
-/// The requests in a frame, which can be long.
-fn request_bytes(frame: &Frame) -> usize {
+/// About how many bytes one item of a list takes: an id and a roster, for most.
+const ITEM_BYTES: usize = 256;
+
+/// What a frame holds beyond the usual: requests, which can be long, and lists, which can have some
+/// hundred items.
+fn more_bytes(frame: &Frame) -> usize {
     match frame {
-        Frame::Message(Message::BeginCommit(begin)) => {
-            let requests = begin.requests.iter().flatten();
-            requests.map(|request| request.0.len()).sum()
-        }
-        Frame::Message(Message::Prepare(prepare)) => prepare
-            .request
-            .as_ref()
-            .map_or(0, |request| request.0.len()),
-        Frame::Message(_)
-        | Frame::Hello(_)
-        | Frame::Welcome(_)
-        | Frame::Refused(_)
-        | Frame::Lsn(_)
-        | Frame::Query(_)
-        | Frame::Answer(_) => 0,
+        Frame::Message(message) => more_bytes_of(message),
+        Frame::Answer(Answer::List(listing)) => listing.transactions.len() * ITEM_BYTES,
+        Frame::Answer(Answer::Status(report)) => report.participants.len() * ITEM_BYTES,
+        Frame::Hello(_) | Frame::Welcome(_) | Frame::Refused(_) | Frame::Lsn(_) => 0,
+        Frame::Query(Query::Status | Query::List { .. }) => 0,
     }
+}
+
+fn more_bytes_of(message: &Message) -> usize {
+    let items = match message {
+        Message::BeginCommit(begin) => {
+            let requests = begin.requests.iter().flatten();
+            return requests.map(|request| request.0.len()).sum();
+        }
+        Message::Prepare(prepare) => {
+            let request = prepare.request.as_ref();
+            return request.map_or(0, |request| request.0.len());
+        }
+        Message::Phase1a { ids, .. }
+        | Message::Frozen { ids, .. }
+        | Message::Collect { ids, .. } => ids.len(),
+        Message::Phase1b { reports, .. } => reports.len(),
+        Message::Phase2a { proposals, .. } => proposals.len(),
+        Message::Nack { refused, .. } => refused.len(),
+        Message::Collected { records, .. } => records.len(),
+        Message::State { listed, .. } => listed.len(),
+        Message::Status { instances, .. } => instances.len(),
+        Message::Resolved { sessions, .. } => sessions.len(),
+        Message::Log(log) => match log.entry() {
+            Some(Entry::Settle(settle)) => settle.unfinished.len(),
+            Some(Entry::Open(_) | Entry::Release { .. }) | None => 0,
+        },
+        Message::Rollback { .. }
+        | Message::Ask(_)
+        | Message::Inquire { .. }
+        | Message::Resolve { .. }
+        | Message::ForceAbort { .. }
+        | Message::LetGo { .. }
+        | Message::Vote(_)
+        | Message::Applied { .. }
+        | Message::Phase2b { .. }
+        | Message::Decided(_)
+        | Message::Finish { .. }
+        | Message::Undecided(_)
+        | Message::Busy { .. }
+        | Message::Announce(_)
+        | Message::NotOpen { .. }
+        | Message::Expired { .. }
+        | Message::Forgotten { .. }
+        | Message::Freeze { .. }
+        | Message::Fetch { .. }
+        | Message::Reconfigure { .. }
+        | Message::Release { .. }
+        | Message::Declined(_) => 0,
+    };
+    items * ITEM_BYTES
 }
 
 #[cfg(test)]
@@ -150,5 +195,26 @@ mod tests {
         assert_eq!(outbox.push(Frame::Lsn(0)), Err(Full));
         // The connection is closed by whoever met that; nobody is told twice.
         assert_eq!(outbox.push(Frame::Lsn(0)), Ok(()));
+    }
+
+    #[test]
+    fn requests_and_lists_count_by_their_length() {
+        use crate::protocol::types::{CommitId, Generations};
+        let id: CommitId = "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b"
+            .parse()
+            .unwrap();
+        let long = Frame::Message(Message::Frozen {
+            generation: 1,
+            after: None,
+            ids: vec![id; 256],
+            more: true,
+        });
+        let outbox = Outbox::default();
+        let pushed = (0..FRAMES_MAX).take_while(|_| outbox.push(long.clone()).is_ok());
+        let pushed = pushed.count();
+        // 1,020 of 64 KiB and a bit.
+        assert!((500..2_000).contains(&pushed), "{pushed}");
+        let short = Frame::Message(Message::Announce(Generations::default()));
+        assert_eq!(more_bytes(&short), 0);
     }
 }
