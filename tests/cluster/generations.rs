@@ -484,3 +484,28 @@ async fn a_change_that_cannot_be_is_declined() {
     let late = operator.reconfigure(members(&cluster, &[1, 2, 5])).await;
     assert_eq!(late, Err(Declined::Changed { latest: 3 }.into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_down_while_it_was_removed_is_told_when_it_is_back() {
+    let mut cluster = LocalCluster::start_with(3, impatient()).await.unwrap();
+    let services = services(&cluster).await;
+    let initiator = initiator(&cluster).await;
+    let mut operator = cluster.operator().await.unwrap();
+    put(&initiator, &services, "k").await;
+    cluster.kill(3).await;
+    cluster.join(4).await.unwrap();
+    let next = operator.reconfigure(members(&cluster, &[1, 2, 4])).await;
+    assert_eq!(next, Ok(2));
+    next_generation(&mut operator).await;
+    settled_up_to(&cluster, 1).await;
+    cluster.restart(3).await.unwrap();
+    let removed = cluster.replica(3).unwrap();
+    let ended = within("it is told", removed.ended()).await;
+    assert_eq!(ended.unwrap(), End::Removed);
+    // And again, if somebody starts it once more.
+    cluster.stop(3).await;
+    cluster.restart(3).await.unwrap();
+    let removed = cluster.replica(3).unwrap();
+    let ended = within("it is told", removed.ended()).await;
+    assert_eq!(ended.unwrap(), End::Removed);
+}
