@@ -1,6 +1,7 @@
 //! The encoding is held still, and rubbish is refused.
 
 mod examples;
+mod nouns;
 
 use crate::protocol::message::Message;
 

@@ -4,6 +4,7 @@
 
 mod counter_examples;
 mod counters;
+mod load;
 mod stranger;
 mod support;
 
@@ -11,6 +12,7 @@ mod failures;
 mod generations;
 mod identities;
 mod limits;
+mod membership;
 mod operating;
 mod outcomes;
 mod restarts;

@@ -1,95 +1,20 @@
 //! One of everything that can stand on the wire.
 
-use std::time::Duration;
-
 use crate::protocol::message::{
-    BeginCommit, CastVote, Decision, Declined, Frozen, Message, Prepare, Question,
-    Report as Promised, State, Unapplied, Undecided, Voter, Waits,
+    BeginCommit, CastVote, Declined, Frozen, Message, Prepare, Question, State, Undecided, Voter,
+    Waits,
 };
 use crate::protocol::paxos::log::LogMessage;
 use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{
-    Branch, BranchSet, CommitId, Configuration, Entry, Generations, InitiatorId, Listed, Member,
-    Open, Outcome, Peer, ReadOnly, Request, Roster, Session, Settle, TxnId, Vote,
+    Entry, Open, Outcome, Peer, ReadOnly, Request, Session, Settle, Vote,
 };
 use crate::wire::{Answer, Frame, Hello, Listing, Lsn, Query, Refusal, Report, Welcome};
 
-/// Two seconds and a nanosecond: both parts of a duration show.
-const TIME: Duration = Duration::new(2, 1);
-
-fn branch(name: &str, session: u64) -> Branch {
-    Branch {
-        participant: name.parse().unwrap(),
-        session: Session(session),
-    }
-}
-
-fn roster() -> Roster {
-    Roster::new([branch("a", 1), branch("b", 0x1234)]).unwrap()
-}
-
-fn txn() -> TxnId {
-    TxnId {
-        generation: 3,
-        initiator: InitiatorId(0x00c0_ffee_00c0_ffee),
-        sequence: 300,
-    }
-}
-
-fn id() -> CommitId {
-    CommitId::new(txn(), &roster())
-}
-
-fn ballot() -> Ballot {
-    Ballot {
-        round: 2,
-        replica: ReplicaId(1),
-    }
-}
-
-fn configuration() -> Configuration {
-    let member = |id: u32| Member {
-        id: ReplicaId(id),
-        address: format!("h{id}:1").parse().unwrap(),
-    };
-    Configuration::new([1, 2, 3].map(member)).unwrap()
-}
-
-fn generations() -> Generations {
-    Generations::genesis(configuration())
-}
-
-fn unapplied() -> Unapplied {
-    Unapplied {
-        roster: roster(),
-        read_only: BranchSet::of(1),
-    }
-}
-
-fn listed() -> Listed {
-    Listed {
-        id: id(),
-        unapplied: unapplied(),
-    }
-}
-
-fn promised() -> Promised {
-    Promised {
-        id: id(),
-        accepted: Some((ballot(), Outcome::Commit)),
-        held: BranchSet::of(0),
-        read_only: BranchSet::default(),
-        roster: Some(roster()),
-    }
-}
-
-fn decision(outcome: Outcome) -> Decision {
-    Decision {
-        id: id(),
-        outcome,
-        unapplied: (outcome == Outcome::Commit).then(unapplied),
-    }
-}
+use super::nouns::{
+    TIME, ballot, branch, configuration, decision, generations, id, listed, promised, roster, txn,
+    undecided,
+};
 
 /// Every frame, with every variant of what is in it, by name.
 pub(super) fn frames() -> Vec<(&'static str, Frame)> {
@@ -163,13 +88,6 @@ fn report() -> Box<Report> {
         participants: vec![("a".parse().unwrap(), 2)],
         connected: vec![ReplicaId(2), ReplicaId(3)],
     })
-}
-
-fn undecided() -> State {
-    State::Undecided {
-        missing: vec![branch("b", 0x1234)],
-        silent: vec![ReplicaId(3)],
-    }
 }
 
 fn refusals() -> [(&'static str, Refusal); 9] {
