@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -181,6 +181,11 @@ impl LocalCluster {
             address: address(node.relay.address()),
         });
         members.collect()
+    }
+
+    /// The data directory of a replica.
+    pub fn data(&self, id: u32) -> Option<&Path> {
+        Some(&self.nodes.get(&ReplicaId(id))?.data)
     }
 
     /// A replica that runs.

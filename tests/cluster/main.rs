@@ -8,6 +8,7 @@ mod load;
 mod stranger;
 mod support;
 
+mod amnesia;
 mod failures;
 mod generations;
 mod identities;
