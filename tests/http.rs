@@ -1,6 +1,8 @@
 //! The binary's listener for `/metrics`, `/livez` and `/readyz`; and that there is none without the
 //! feature.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
