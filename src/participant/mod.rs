@@ -22,7 +22,12 @@
 //! The service works under a transaction's id and hands a [`Ticket`] back; the initiator enlists
 //! it; when commit is asked for, the participant has the [`ResourceManager`] prepare, votes, and
 //! later commits or rolls back what was chosen. After a crash it asks what became of the branches
-//! that stand prepared. Several processes may serve one participant's name; each is a session.
+//! that stand prepared.
+//!
+//! Several processes may serve one participant's name, each a session, **if they share one store**:
+//! what a process that died had prepared is committed or rolled back by any other of its name. With
+//! a store for each of them the other one would find nothing there, and say that it is done; so
+//! processes that have stores of their own are participants with names of their own.
 
 mod branch;
 mod builder;
