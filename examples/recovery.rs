@@ -51,6 +51,8 @@ async fn main() -> Result<()> {
     wait_for_vote(&mut operator, plan.id(), &voter).await;
     voting.abort();
     drop(hotel);
+    // Its disk can be opened: so nothing of it runs any more.
+    let store = reopen(&hotel_dir).await?;
     println!("The hotel has voted, and its process has died.");
 
     let in_flight = in_flight.prepare(plan);
@@ -59,7 +61,6 @@ async fn main() -> Result<()> {
     println!("The flight has voted, too. The outcome: {outcome:?}.");
     assert_eq!(outcome, Outcome::Committed);
 
-    let store = reopen(&hotel_dir).await?;
     println!("\nThe hotel's disk: {}.", describe(&store).await?);
     assert_eq!(store.in_doubt().await?.len(), 1);
     assert_eq!(store.read("booking")?, None);
@@ -119,11 +120,10 @@ async fn wait_for_vote(operator: &mut Operator, id: CommitId, voter: &BranchName
     let holds = |state: &State| matches!(state, State::Undecided { missing, .. } if !missing.contains(voter));
     loop {
         let said = operator.show(id.txn).await;
-        if said
+        let mut known = said
             .values()
-            .flatten()
-            .all(|known| known.iter().any(|(_, state)| holds(state)))
-        {
+            .map(|known| known.as_deref().unwrap_or_default());
+        if known.all(|known| known.iter().any(|(_, state)| holds(state))) {
             return;
         }
         sleep(LOOK_EVERY).await;
