@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("participant", &SHELL),
     ("initiator", &SHELL),
     ("operator", &SHELL),
+    ("config", &["config", "replica", "transport", "protocol"]),
     (
         "resource",
         &["resource", "participant", "store", "protocol"],
@@ -25,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cluster",
         &[
             "cluster",
+            "config",
             "replica",
             "participant",
             "initiator",
