@@ -89,7 +89,6 @@
 //! others used the machine): one record per save 150 µs; 32 per save 150,000 records/s; 128 per save
 //! 430,000 records/s. That nothing is known of a transaction takes 11 µs of the processor with ids drawn
 //! at random from 500,000, what is known of one 18 µs. A start with 2,000,000 keys takes 0.8 s.
-//! `store/tests/measure.rs` measures it.
 
 pub mod committer;
 

@@ -4,7 +4,6 @@ mod amnesia;
 mod bytes;
 mod equivalence;
 mod history;
-mod measure;
 mod opening;
 mod saving;
 
