@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use paxos_commit::cluster::LocalCluster;
 use paxos_commit::initiator::{Initiator, Transaction};
-use paxos_commit::participant::{BranchId, Expiry, Participant, ResourceManager};
+use paxos_commit::participant::{Branch, BranchId, Expiry, Participant, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
 use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
-use paxos_commit::resource::embedded::{BranchError, Embedded, Options, RequestError, Work};
+use paxos_commit::resource::embedded::{
+    BranchError, Embedded, Options, RequestError, Work, WorkError,
+};
 use tokio::sync::watch;
 
 /// How long anything may take before a test gives up on it.
@@ -93,6 +95,12 @@ fn put(work: &Work, request: &Request) -> Result<(), RequestError> {
     Ok(())
 }
 
+/// Hands a branch's ticket over, through text, as between processes.
+fn enlist(txn: &mut Transaction, branch: &Branch) {
+    let ticket = branch.ticket().to_string();
+    txn.enlist(ticket.parse().unwrap()).unwrap();
+}
+
 impl Service {
     pub(crate) async fn start(cluster: &LocalCluster, name: &str) -> Service {
         let disk = Disk(tempfile::tempdir().unwrap());
@@ -155,16 +163,24 @@ impl Service {
 
     /// Puts a row under a transaction and enlists the branch.
     pub(crate) async fn put(&self, txn: &mut Transaction, key: &str, value: &str) {
-        self.work(txn, |work| work.put(key, value).unwrap()).await;
+        let branch = self.participant.branch(txn.id()).await.unwrap();
+        // The one who had the row may have been told its outcome before this store was.
+        eventually("the row is free", async || {
+            match self.store.work(txn.id()).put(key, value) {
+                Ok(()) => true,
+                Err(WorkError::Conflict { .. }) => false,
+                Err(error) => panic!("cannot put {key}: {error}"),
+            }
+        })
+        .await;
+        enlist(txn, &branch);
     }
 
     /// Works under a transaction and enlists the branch.
     pub(crate) async fn work(&self, txn: &mut Transaction, work: impl FnOnce(&Work)) {
         let branch = self.participant.branch(txn.id()).await.unwrap();
         work(&self.store.work(txn.id()));
-        // Through text, as between processes.
-        let ticket = branch.ticket().to_string();
-        txn.enlist(ticket.parse().unwrap()).unwrap();
+        enlist(txn, &branch);
     }
 
     pub(crate) fn read(&self, key: &str) -> Option<String> {

@@ -1,0 +1,5 @@
+//! What all faults share.
+
+pub(crate) mod knobs;
+
+pub(crate) use knobs::Knobs;

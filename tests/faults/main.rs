@@ -1,0 +1,11 @@
+//! Faults on real processes, disks and networks: that nothing is lost, blocked, contradicted or let
+//! in.
+//!
+//! ```text
+//! cargo test --test faults                                  # what needs no root and no tools
+//! cargo test --features fault-injection --test faults       # all of it; Linux, root
+//! FAULT_SECONDS=600 FAULT_SEED=7 cargo test --release --test faults processes -- --nocapture
+//! ```
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
