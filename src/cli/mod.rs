@@ -53,6 +53,8 @@ enum Command {
     Txn(txn::TxnCommand),
     #[command(hide = true)]
     DemoLedger(demo::LedgerArguments),
+    #[command(hide = true)]
+    DemoInitiator(demo::InitiatorArguments),
 }
 
 /// How an operator reaches the cluster.
@@ -122,6 +124,7 @@ impl Command {
             Command::Status(arguments) => status::run(arguments).await,
             Command::Txn(command) => command.run().await,
             Command::DemoLedger(arguments) => demo::run_ledger(arguments).await,
+            Command::DemoInitiator(arguments) => demo::run_initiator(arguments).await,
         }
     }
 }

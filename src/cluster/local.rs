@@ -13,7 +13,7 @@ use crate::replica::{Replica, ReplicaError, Tuning, init};
 use crate::store::InitError;
 use crate::transport::{Access, Authority, AuthorityError, ConnectError, Role};
 
-use super::relay::{Relay, Weather};
+use super::relay::{Cut, Relay, Weather};
 
 /// How long to wait for the first replica.
 const CONNECT_MAX: std::time::Duration = std::time::Duration::from_secs(20);
@@ -328,10 +328,13 @@ impl LocalCluster {
     fn cut(&self) {
         let cut = self.partitioned.iter();
         let cut = cut.filter_map(|id| self.nodes.get(id)?.listening);
-        let cut: Vec<SocketAddr> = cut.collect();
+        let senders: BTreeSet<SocketAddr> = cut.collect();
         for (id, node) in &self.nodes {
-            node.relay.set_all_cut(self.partitioned.contains(id));
-            node.relay.set_cut(cut.iter().copied());
+            let cut = match self.partitioned.contains(id) {
+                true => Cut::Everybody,
+                false => Cut::Senders(senders.clone()),
+            };
+            node.relay.set_cut(cut);
         }
     }
 

@@ -8,4 +8,4 @@ mod relay;
 pub use files::{ClusterFiles, FilesError};
 pub use local::{ClusterError, LocalCluster};
 pub use processes::{ChildProcess, ProcessCluster, ProcessError};
-pub use relay::{Relay, Weather};
+pub use relay::{Cut, Passed, Relay, Weather};

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::config::{ConfigError, load_access};
@@ -53,6 +54,29 @@ impl ChildProcess {
     /// When the system says no.
     pub async fn kill(mut self) -> io::Result<()> {
         self.child.kill().await
+    }
+
+    /// Stops it where it stands: SIGSTOP. It does not notice; everybody else may.
+    ///
+    /// # Errors
+    /// When it has ended, or the system says no.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on: SIGCONT.
+    ///
+    /// # Errors
+    /// When it has ended, or the system says no.
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        // Until it has been waited for, its id is nobody else's.
+        let id = self.child.id().and_then(|id| Pid::from_raw(id as i32));
+        let id = id.ok_or_else(|| io::Error::other("the process has ended"))?;
+        Ok(kill_process(id, signal)?)
     }
 
     /// Tells it to stop, by closing its standard input, and waits.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -26,6 +26,41 @@ pub struct Weather {
     pub jitter: Duration,
 }
 
+/// Whose datagrams do not get through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// Those of the conversations with whoever sends from these addresses.
+    Senders(BTreeSet<SocketAddr>),
+    /// Everybody's.
+    Everybody,
+}
+
+impl Cut {
+    fn holds(&self, sender: SocketAddr) -> bool {
+        match self {
+            Cut::Nobody => false,
+            Cut::Senders(senders) => senders.contains(&sender),
+            Cut::Everybody => true,
+        }
+    }
+}
+
+/// What became of the datagrams that came to a relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Passed on, copies included.
+    pub passed: u64,
+    /// Lost in bad weather.
+    pub lost: u64,
+    /// Lost because of a cut.
+    pub cut: u64,
+    /// Passed on twice.
+    pub doubled: u64,
+}
+
 /// Stands before one address: who sends to the relay reaches the target, and its answers come back
 /// the same way.
 pub struct Relay {
@@ -36,11 +71,17 @@ pub struct Relay {
 
 struct Shared {
     weather: Mutex<Weather>,
-    /// Nothing gets through.
-    all_cut: AtomicBool,
-    /// Whoever sends from here is not heard, nor answered.
-    cut: Mutex<BTreeSet<SocketAddr>>,
+    /// On the way to the target.
+    cut_toward: Mutex<Cut>,
+    /// On the way back.
+    cut_back: Mutex<Cut>,
     target: Mutex<SocketAddr>,
+    /// Counts how often the senders got other addresses.
+    rebound: AtomicU64,
+    passed: AtomicU64,
+    lost: AtomicU64,
+    cut: AtomicU64,
+    doubled: AtomicU64,
 }
 
 impl Relay {
@@ -53,9 +94,14 @@ impl Relay {
         let address = socket.local_addr()?;
         let shared = Arc::new(Shared {
             weather: Mutex::default(),
-            all_cut: AtomicBool::new(false),
-            cut: Mutex::default(),
+            cut_toward: Mutex::default(),
+            cut_back: Mutex::default(),
             target: Mutex::new(target),
+            rebound: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            doubled: AtomicU64::new(0),
         });
         let task = tokio::spawn(run(socket, shared.clone()));
         Ok(Relay {
@@ -84,14 +130,43 @@ impl Relay {
         *lock(&self.shared.weather) = weather;
     }
 
-    /// Whether nothing at all gets through.
-    pub fn set_all_cut(&self, cut: bool) {
-        self.shared.all_cut.store(cut, Relaxed);
+    /// What does not get through from now on, in either direction.
+    pub fn set_cut(&self, cut: Cut) {
+        self.set_cut_back(cut.clone());
+        self.set_cut_toward(cut);
     }
 
-    /// Whoever sends from these addresses gets nothing through from now on.
-    pub fn set_cut(&self, senders: impl IntoIterator<Item = SocketAddr>) {
-        *lock(&self.shared.cut) = senders.into_iter().collect();
+    /// What does not reach the target from now on, though its answers may get through.
+    pub fn set_cut_toward(&self, cut: Cut) {
+        *lock(&self.shared.cut_toward) = cut;
+    }
+
+    /// What of the target's answers does not get through from now on.
+    pub fn set_cut_back(&self, cut: Cut) {
+        *lock(&self.shared.cut_back) = cut;
+    }
+
+    /// Every sender has another address, as the target sees it, from its next datagram on: what a
+    /// router does that has forgotten its table.
+    pub fn rebind(&self) {
+        self.shared.rebound.fetch_add(1, Relaxed);
+    }
+
+    /// What became of the datagrams until now.
+    pub fn passed(&self) -> Passed {
+        let Shared {
+            passed,
+            lost,
+            cut,
+            doubled,
+            ..
+        } = &*self.shared;
+        Passed {
+            passed: passed.load(Relaxed),
+            lost: lost.load(Relaxed),
+            cut: cut.load(Relaxed),
+            doubled: doubled.load(Relaxed),
+        }
     }
 }
 
@@ -124,12 +199,18 @@ impl Drop for Way {
 
 async fn run(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
     let mut ways: HashMap<SocketAddr, Way> = HashMap::new();
+    let mut rebound = 0;
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         // A sender that is gone shows as an error of the socket; it concerns nobody else.
         let Ok((bytes, from)) = socket.recv_from(&mut buffer).await else {
             continue;
         };
+        let rebound_now = shared.rebound.load(Relaxed);
+        if rebound != rebound_now {
+            rebound = rebound_now;
+            ways.clear();
+        }
         let way = match ways.entry(from) {
             std::collections::hash_map::Entry::Occupied(way) => way.into_mut(),
             std::collections::hash_map::Entry::Vacant(vacant) => {
@@ -148,7 +229,8 @@ async fn run(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
             }
         };
         let target = *lock(&shared.target);
-        pass(&shared, from, &way.socket, target, &buffer[..bytes]);
+        let is_cut = lock(&shared.cut_toward).holds(from);
+        pass(&shared, is_cut, &way.socket, target, &buffer[..bytes]);
     }
 }
 
@@ -162,26 +244,31 @@ async fn answer(
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         if let Ok((bytes, _)) = inward.recv_from(&mut buffer).await {
-            pass(&shared, to, &outward, to, &buffer[..bytes]);
+            let is_cut = lock(&shared.cut_back).holds(to);
+            pass(&shared, is_cut, &outward, to, &buffer[..bytes]);
         }
     }
 }
 
-/// One datagram of the conversation with `sender`, through the weather.
-fn pass(shared: &Shared, sender: SocketAddr, by: &Arc<UdpSocket>, to: SocketAddr, datagram: &[u8]) {
-    let weather = lock(&shared.weather).clone();
-    if shared.all_cut.load(Relaxed) || lock(&shared.cut).contains(&sender) {
+/// One datagram through the weather.
+fn pass(shared: &Shared, is_cut: bool, by: &Arc<UdpSocket>, to: SocketAddr, datagram: &[u8]) {
+    if is_cut {
+        shared.cut.fetch_add(1, Relaxed);
         return;
     }
+    let weather = lock(&shared.weather).clone();
     let copies = if fastrand::f64() < weather.duplication {
+        shared.doubled.fetch_add(1, Relaxed);
         2
     } else {
         1
     };
     for _ in 0..copies {
         if fastrand::f64() < weather.loss {
+            shared.lost.fetch_add(1, Relaxed);
             continue;
         }
+        shared.passed.fetch_add(1, Relaxed);
         let delay = weather.delay + weather.jitter.mul_f64(fastrand::f64());
         if delay.is_zero() {
             // What the socket does not take is lost, as in any network.
@@ -209,7 +296,9 @@ mod tests {
         let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let relay = Relay::start(echo.local_addr().unwrap()).await.unwrap();
         relay.set_weather(weather);
-        relay.set_all_cut(cut);
+        if cut {
+            relay.set_cut(Cut::Everybody);
+        }
         tokio::spawn(async move {
             let mut buffer = [0; 16];
             while let Ok((bytes, from)) = echo.recv_from(&mut buffer).await {
@@ -262,5 +351,59 @@ mod tests {
         assert!(different.len() < 200, "nothing was lost");
         assert!(heard.len() > different.len(), "nothing came twice");
         assert!(!heard.is_sorted(), "nothing was reordered");
+    }
+
+    /// A target, a relay to it, a sender.
+    async fn three() -> (UdpSocket, Relay, UdpSocket) {
+        let target = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let relay = Relay::start(target.local_addr().unwrap()).await.unwrap();
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        sender.connect(relay.address()).await.unwrap();
+        (target, relay, sender)
+    }
+
+    /// The next datagram, and who sent it; None if none comes for a while.
+    async fn next(socket: &UdpSocket) -> Option<(u8, SocketAddr)> {
+        let mut buffer = [0; 16];
+        let coming = socket.recv_from(&mut buffer);
+        let come = tokio::time::timeout(Duration::from_millis(500), coming).await;
+        let (_, from) = come.ok()?.unwrap();
+        Some((buffer[0], from))
+    }
+
+    #[tokio::test]
+    async fn a_cut_may_go_one_way_and_concern_one_sender() {
+        let (target, relay, sender) = three().await;
+        let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let one = Cut::Senders([sender.local_addr().unwrap()].into());
+        relay.set_cut_back(one.clone());
+        sender.send(&[1]).await.unwrap();
+        let (_, from) = next(&target).await.unwrap();
+        target.send_to(&[2], from).await.unwrap();
+        assert_eq!(next(&sender).await, None);
+        other.send_to(&[3], relay.address()).await.unwrap();
+        let (_, from) = next(&target).await.unwrap();
+        target.send_to(&[4], from).await.unwrap();
+        assert_eq!(next(&other).await.unwrap().0, 4);
+
+        relay.set_cut_back(Cut::Nobody);
+        relay.set_cut_toward(one);
+        sender.send(&[5]).await.unwrap();
+        assert_eq!(next(&target).await, None);
+        assert_eq!(relay.passed().cut, 2);
+        assert_eq!(relay.passed().passed, 3);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_rebound_comes_from_another_address_and_is_answered() {
+        let (target, relay, sender) = three().await;
+        sender.send(&[1]).await.unwrap();
+        let (_, before) = next(&target).await.unwrap();
+        relay.rebind();
+        sender.send(&[2]).await.unwrap();
+        let (_, after) = next(&target).await.unwrap();
+        assert_ne!(before, after);
+        target.send_to(&[3], after).await.unwrap();
+        assert_eq!(next(&sender).await.unwrap().0, 3);
     }
 }

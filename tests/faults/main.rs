@@ -9,3 +9,5 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
+mod network;
+mod processes;

@@ -24,6 +24,9 @@ pub(super) const OPENING_BALANCE: i64 = 1_000;
 /// How long what is under way may take at the end.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long the cluster may be away when a ledger starts.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A ledger of the demonstration (started by it).
 #[derive(Debug, Args)]
 pub(crate) struct LedgerArguments {
@@ -49,7 +52,12 @@ pub(crate) async fn run(arguments: LedgerArguments) -> anyhow::Result<()> {
     let stop = shutdown(true)?;
     let store = open(&arguments.data)?;
     let access = load_access(&arguments.access)?;
-    let participant = Participant::builder(access).connect(store.clone()).await?;
+    let mut stop = std::pin::pin!(stop);
+    let connecting = Participant::builder(access).connect_timeout(PATIENCE);
+    let participant = tokio::select! {
+        connected = connecting.connect(store.clone()) => connected?,
+        () = &mut stop => return Ok(()),
+    };
     stop.await;
     participant.shutdown(GRACE).await;
     tokio::task::spawn_blocking(move || store.close()).await?;

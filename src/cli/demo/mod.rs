@@ -1,6 +1,7 @@
 //! `paxos-commit demo`: real processes, a real kill, an audit.
 
 mod audit;
+mod initiator;
 mod ledger;
 mod load;
 mod measure;
@@ -25,6 +26,7 @@ use super::show::print_json;
 use load::Load;
 use measure::{Event, Measured};
 
+pub(super) use initiator::{InitiatorArguments, run as run_initiator};
 pub(super) use ledger::{LedgerArguments, run as run_ledger};
 
 /// The two services.
