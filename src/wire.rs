@@ -81,6 +81,9 @@ pub struct Welcome {
 /// How far two stores are, each in log sequence numbers of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lsn {
+    /// Drawn by the speaker's process when it started. What is said in one run, but comes out of
+    /// order on two connections, is no sign of a loss.
+    pub run: u64,
     /// The speaker's, durably.
     pub own: u64,
     /// The highest that the listener ever told the speaker. A listener that is behind it has lost

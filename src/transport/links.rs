@@ -106,6 +106,8 @@ pub(crate) struct Links {
 /// How far the stores of replicas are.
 #[derive(Debug, Default)]
 pub(crate) struct Lsns {
+    /// Tells this run of the replica from its earlier ones.
+    pub(crate) run: u64,
     /// This replica's own, durably.
     pub(crate) own: u64,
     /// What the others told.
@@ -114,6 +116,8 @@ pub(crate) struct Lsns {
     pub(crate) start: u64,
     /// Who was heard since the start.
     pub(crate) heard: BTreeSet<ReplicaId>,
+    /// Which run of each other replica was heard, and found to be where its earlier ones were.
+    pub(crate) runs: BTreeMap<ReplicaId, u64>,
     /// Somebody remembers this replica's store to have been further than it is: it has lost what it
     /// promised, and must not go on.
     pub(crate) lost: Option<(ReplicaId, u64)>,
@@ -294,6 +298,7 @@ impl Links {
             false => lsns.start,
         };
         Some(Lsn {
+            run: lsns.run,
             own,
             remembered: lsns.peers.get(&replica).copied().unwrap_or(0),
         })
@@ -310,14 +315,19 @@ impl Links {
         if lsn.remembered > bound {
             lsns.lost = Some((replica, lsn.remembered));
         }
+        let is_known = lsns.runs.get(&replica) == Some(&lsn.run);
         let remembered = lsns.peers.entry(replica).or_default();
-        if lsn.own < *remembered {
+        // Of one run, what it said first counts. (The counter-example: both dial each other. 2 says
+        // in one greeting how far it was at its start; meanwhile, over the other connection, it is
+        // heard and tells how far it has come; then the first greeting arrives.)
+        if lsn.own < *remembered && !is_known {
             let remembered = *remembered;
             drop(lsns);
             self.heard.notify_waiters();
             return Err(remembered);
         }
-        *remembered = lsn.own;
+        *remembered = lsn.own.max(*remembered);
+        lsns.runs.insert(replica, lsn.run);
         lsns.heard.insert(replica);
         drop(lsns);
         self.heard.notify_waiters();
@@ -419,6 +429,7 @@ mod tests {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let (inbox, inbound) = mpsc::channel(8);
         let lsns = Lsns {
+            run: 7,
             own: start,
             start,
             ..Lsns::default()
@@ -428,8 +439,13 @@ mod tests {
         (links, inbound)
     }
 
+    /// What a peer says in its first run.
     fn lsn(own: u64, remembered: u64) -> Lsn {
-        Lsn { own, remembered }
+        Lsn {
+            run: 1,
+            own,
+            remembered,
+        }
     }
 
     #[tokio::test]
@@ -463,5 +479,24 @@ mod tests {
         links.lsns().peers.insert(ReplicaId(2), 7);
         assert_eq!(links.hear_lsn(ReplicaId(2), lsn(6, 0)), Err(7));
         assert!(links.lsns().heard.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_greeting_that_was_overtaken_proves_no_amnesia() {
+        let (links, _inbound) = links(5);
+        // Over one connection it is heard, and tells how far it has come.
+        links.hear_lsn(ReplicaId(2), lsn(0, 0)).unwrap();
+        links.lsns().peers.insert(ReplicaId(2), 209);
+        // The greeting of the other connection was on its way all the time.
+        assert_eq!(links.hear_lsn(ReplicaId(2), lsn(0, 0)), Ok(()));
+        assert_eq!(links.lsns().peers[&ReplicaId(2)], 209);
+        // Its next run must be as far.
+        let next = |own| Lsn {
+            run: 2,
+            own,
+            remembered: 0,
+        };
+        assert_eq!(links.hear_lsn(ReplicaId(2), next(208)), Err(209));
+        assert_eq!(links.hear_lsn(ReplicaId(2), next(209)), Ok(()));
     }
 }

@@ -113,6 +113,7 @@ impl Net {
         let me = Peer::Replica(*replica);
         let serving = Serving::No("it is starting".into());
         let lsns = Lsns {
+            run: identity::draw(),
             own: *lsn,
             start: *lsn,
             peers: peers.clone(),

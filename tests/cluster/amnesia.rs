@@ -42,6 +42,7 @@ async fn remembered(cluster: &LocalCluster, by: u32, lsn: u64) -> u64 {
     let mut stranger = dialed.unwrap();
     let mut hello = hello(Peer::Replica(ReplicaId(3)), by);
     hello.lsn = Some(Lsn {
+        run: 1,
         own: lsn,
         remembered: 0,
     });

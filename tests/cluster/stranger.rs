@@ -89,6 +89,7 @@ pub(crate) fn hello(peer: Peer, to: u32) -> Hello {
     // Further than any store is, or it would be taken for one that has lost something. The replica
     // itself is taken for that from now on, should it connect again.
     let replica = matches!(peer, Peer::Replica(_)).then_some(Lsn {
+        run: 1,
         own: 1 << 40,
         remembered: 0,
     });

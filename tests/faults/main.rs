@@ -9,5 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
+mod membership;
 mod network;
 mod processes;
+mod soak;

@@ -39,6 +39,7 @@ pub(super) fn frames() -> Vec<(&'static str, Frame)> {
                 to: ReplicaId(2),
                 generation: None,
                 lsn: Some(Lsn {
+                    run: 5,
                     own: 300,
                     remembered: 7,
                 }),

@@ -11,9 +11,13 @@ use tokio::time::{Instant, sleep};
 use super::arena::Arena;
 use super::audit::Audit;
 use super::network::Trouble;
+use super::process::Process;
 
 /// The most things that are wrong at a time.
 const AT_A_TIME: usize = 3;
+
+/// What a replica says that was removed and may go.
+const NOT_NEEDED: &str = "Nobody needs it any more";
 
 /// One kind of harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +40,10 @@ pub(crate) enum Harm {
     LedgerSeesSome,
     InitiatorSeesMinority,
     ChangeAddresses,
+    ReplaceReplica,
+    ReplaceLostDisk,
+    AddTwoReplicas,
+    RemoveTwoReplicas,
 }
 
 /// What takes processes away.
@@ -78,17 +86,24 @@ enum Undo {
 pub(crate) struct Adversary {
     rng: Rng,
     menu: Vec<Harm>,
-    /// Replicas that it leaves alone.
+    /// What was not done yet.
+    first: Vec<Harm>,
+    /// Processes that it leaves alone.
     spared: BTreeSet<String>,
     undo: Vec<(Instant, Undo)>,
     done: BTreeMap<Harm, u64>,
 }
 
 impl Adversary {
-    pub(crate) fn new(rng: Rng, menu: &[Harm]) -> Adversary {
+    pub(crate) fn new(mut rng: Rng, menu: &[Harm]) -> Adversary {
+        let mut first = menu.to_vec();
+        first.sort();
+        first.dedup();
+        rng.shuffle(&mut first);
         Adversary {
             rng,
             menu: menu.to_vec(),
+            first,
             spared: BTreeSet::new(),
             undo: Vec::new(),
             done: BTreeMap::new(),
@@ -101,21 +116,17 @@ impl Adversary {
         self
     }
 
-    /// Each kind once, then whatever is drawn, until the time is up.
+    /// Each kind once, then whatever is drawn, until the time is up; then undoes all of it.
     pub(crate) async fn run(&mut self, arena: &mut Arena, duration: Duration) {
         let end = Instant::now() + duration;
-        let mut first: Vec<Harm> = self.menu.clone();
-        first.dedup();
-        self.rng.shuffle(&mut first);
-        while Instant::now() < end || !first.is_empty() {
-            self.step(arena, &mut first).await;
-            sleep(Duration::from_millis(self.rng.u64(20..300))).await;
+        while Instant::now() < end || !self.first.is_empty() {
+            self.step(arena).await;
         }
         self.stop(arena).await;
     }
 
-    /// Undoes what is due, and does one more thing if there is room.
-    async fn step(&mut self, arena: &mut Arena, first: &mut Vec<Harm>) {
+    /// Undoes what is due, does one more thing if there is room, and rests a moment.
+    pub(crate) async fn step(&mut self, arena: &mut Arena) {
         let now = Instant::now();
         let (due, rest) = std::mem::take(&mut self.undo)
             .into_iter()
@@ -124,12 +135,16 @@ impl Adversary {
         self.undo_all(arena, due);
         self.look_for_the_fallen(arena);
         if self.undo.len() < AT_A_TIME {
-            let harm = first.pop().or_else(|| self.rng.choice(self.menu.clone()));
+            let harm = self
+                .first
+                .pop()
+                .or_else(|| self.rng.choice(self.menu.clone()));
             if let Some(harm) = harm {
                 self.inflict(arena, harm).await;
             }
         }
         arena.apply_troubles();
+        sleep(Duration::from_millis(self.rng.u64(20..300))).await;
     }
 
     /// Whatever is still wrong is undone.
@@ -142,9 +157,10 @@ impl Adversary {
     fn undo_all(&mut self, arena: &mut Arena, due: Vec<(Instant, Undo)>) {
         for (_, undo) in due {
             match undo {
-                Undo::Start(name) => arena.process(&name).start(),
+                // Who was removed meanwhile does not come back.
+                Undo::Start(name) => arena.with(&name, Process::start),
                 Undo::StartAll => arena.start_all(),
-                Undo::Resume(name) => arena.process(&name).resume(),
+                Undo::Resume(name) => arena.with(&name, Process::resume),
                 Undo::Trouble(trouble) => {
                     let position = arena.troubles.iter().position(|one| *one == trouble);
                     if let Some(position) = position {
@@ -156,9 +172,14 @@ impl Adversary {
     }
 
     /// Nobody ends who was not killed.
-    fn look_for_the_fallen(&self, arena: &mut Arena) {
+    pub(crate) fn look_for_the_fallen(&self, arena: &mut Arena) {
         for name in arena.names("") {
-            if let Some(words) = arena.process(&name).ended() {
+            let Some(words) = arena.process(&name).ended() else {
+                continue;
+            };
+            if words.contains(NOT_NEEDED) {
+                arena.dismiss(&name);
+            } else {
                 arena.fail(&format!("{name} has ended by itself: {words}"));
             }
         }
@@ -205,6 +226,10 @@ impl Adversary {
                     relay.rebind();
                 }
             }
+            Harm::ReplaceReplica
+            | Harm::ReplaceLostDisk
+            | Harm::AddTwoReplicas
+            | Harm::RemoveTwoReplicas => unreachable!("an operator does that"),
         }
         *self.done.entry(harm).or_default() += 1;
     }
@@ -270,7 +295,9 @@ impl Adversary {
     /// One of those whose names begin so.
     fn one(&mut self, arena: &Arena, prefix: &str) -> String {
         let names = arena.names(prefix).into_iter();
-        let names: Vec<String> = names.filter(|name| !self.spared.contains(name)).collect();
+        let names: Vec<String> = names
+            .filter(|name| !self.spared.contains(name) && !arena.leaving.contains(name))
+            .collect();
         self.rng.choice(names).expect("somebody is not spared")
     }
 
@@ -290,6 +317,13 @@ impl Adversary {
 
     fn later(&mut self, after: Duration, undo: Undo) {
         self.undo.push((Instant::now() + after, undo));
+    }
+
+    /// Undoes everything, and does nothing any more.
+    pub(crate) async fn rest(&mut self, arena: &mut Arena) {
+        self.stop(arena).await;
+        self.menu.clear();
+        self.first.clear();
     }
 
     /// How often each was done.

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::adversary::Adversary;
 use super::audit::{Audit, audit};
 use super::evidence::{Evidence, Heard, Line, read_journal, read_ledger};
 use super::knobs::Knobs;
@@ -74,6 +75,9 @@ pub(crate) struct Arena {
     pub(crate) relays: BTreeMap<String, Relay>,
     /// What is wrong with the network. [`apply`](Self::apply_troubles) after a change.
     pub(crate) troubles: Vec<Trouble>,
+    /// Replicas that were removed, and end by themselves when they may; the adversary leaves them
+    /// alone.
+    pub(crate) leaving: BTreeSet<String>,
     processes: BTreeMap<String, Process>,
     data: BTreeMap<String, PathBuf>,
     tuning: String,
@@ -102,6 +106,7 @@ impl Arena {
             folder,
             relays: BTreeMap::new(),
             troubles: Vec::new(),
+            leaving: BTreeSet::new(),
             processes: BTreeMap::new(),
             data: options.data,
             tuning: options.tuning,
@@ -174,6 +179,12 @@ impl Arena {
         address
     }
 
+    /// The relay stands before this replica from now on.
+    pub(crate) fn set_relay(&mut self, id: ReplicaId, relay: Relay) {
+        relay.set_target(self.listen(id));
+        self.relays.insert(replica(id), relay);
+    }
+
     /// Where a replica listens: an address of its own, so that no port is taken from anybody.
     fn listen(&self, id: ReplicaId) -> SocketAddr {
         let [a, b] = self.network;
@@ -240,12 +251,18 @@ impl Arena {
         process.unwrap_or_else(|| panic!("{name} is no process of this arena"))
     }
 
-    /// Takes a replica out that nobody needs any more.
-    pub(crate) async fn retire(&mut self, name: &str) {
-        let stopped = self.process(name).stop().await;
-        stopped.unwrap_or_else(|error| panic!("{name}: {error}"));
+    /// Does it, if the process is there.
+    pub(crate) fn with(&mut self, name: &str, act: impl FnOnce(&mut Process)) {
+        if let Some(process) = self.processes.get_mut(name) {
+            act(process);
+        }
+    }
+
+    /// Takes a replica out that nobody needs any more: it was killed, or has ended by itself.
+    pub(crate) fn dismiss(&mut self, name: &str) {
         self.processes.remove(name);
         self.relays.remove(name);
+        self.leaving.remove(name);
     }
 
     pub(crate) fn start_all(&mut self) {
@@ -311,19 +328,21 @@ impl Arena {
         }
     }
 
-    /// Runs the program as an operator would.
-    pub(crate) async fn tool(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(PROGRAM);
-        command.args(arguments).kill_on_drop(true);
-        let run = timeout(PATIENCE, command.output());
-        run.await.expect("a tool ends").unwrap()
+    /// The words of one of `paxos-commit cluster`'s commands.
+    pub(crate) fn change(&self, command: &str, arguments: &[&str]) -> Vec<String> {
+        let folder = self.cluster();
+        let place = ["cluster", command, "--dir", text(&folder)];
+        words(&[&place[..], arguments].concat())
     }
 
-    async fn json(&self, arguments: &[&str]) -> Result<serde_json::Value, String> {
+    /// The words of a command that asks, and prints JSON.
+    pub(crate) fn question(&self, command: &[&str]) -> Vec<String> {
         let access = ["--json", "--access", text(&self.operator)];
-        let output = self.tool(&[arguments, &access[..]].concat()).await;
-        serde_json::from_slice(&output.stdout)
-            .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())
+        words(&[command, &access[..]].concat())
+    }
+
+    async fn json(&self, command: &[&str]) -> Result<serde_json::Value, String> {
+        json(&tool(self.question(command)).await)
     }
 
     /// What `paxos-commit status --json` says.
@@ -369,6 +388,7 @@ impl Arena {
         self.heal();
         let mut evidence = Evidence::default();
         let mut failed = Vec::new();
+        let adversary = Adversary::new(self.knobs.rng(), &[]);
         for name in self.names("initiator") {
             let stopped = timeout(PATIENCE, self.process(&name).stop()).await;
             let stopped = stopped.unwrap_or_else(|_| Err("blocked, it does not stop".into()));
@@ -378,6 +398,7 @@ impl Arena {
         }
         evidence.asked = self.ask_again(&evidence).await;
         evidence.listed = self.settle().await;
+        adversary.look_for_the_fallen(self);
         for name in self.names("ledger") {
             let stopped = self.process(&name).stop().await;
             failed.extend(stopped.err().map(|error| format!("{name}: {error}")));
@@ -453,6 +474,24 @@ impl Arena {
         }
         panic!("{text}");
     }
+}
+
+/// Runs the program as an operator would.
+pub(crate) async fn tool(words: Vec<String>) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.args(words).kill_on_drop(true);
+    let run = timeout(PATIENCE, command.output());
+    run.await.expect("a tool ends").unwrap()
+}
+
+/// What it printed, or why not.
+pub(crate) fn json(output: &Output) -> Result<serde_json::Value, String> {
+    serde_json::from_slice(&output.stdout)
+        .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// What of a status is not that of a cluster at rest with everybody up.

@@ -10,7 +10,6 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_paxos-commit");
 
 /// A machine with one program on it. The machine stays; the program comes and goes.
 pub(crate) struct Process {
-    pub(crate) name: String,
     pub(crate) arguments: Vec<String>,
     /// What stands before the program's name: `strace -f ...`, `env NAME=VALUE`.
     pub(crate) wrap: Vec<String>,
@@ -22,7 +21,6 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn new(name: &str, arguments: Vec<String>, folder: &Path) -> Process {
         Process {
-            name: name.to_owned(),
             arguments,
             wrap: Vec::new(),
             log: folder.join(format!("{name}.log")),
@@ -33,7 +31,7 @@ impl Process {
 
     /// Starts it, unless it runs.
     pub(crate) fn start(&mut self) {
-        if self.is_running() {
+        if self.child.is_some() {
             return;
         }
         let mut words = self.wrap.clone();
@@ -86,23 +84,11 @@ impl Process {
         }
     }
 
-    /// Whether it was started, was not killed, and has not ended by itself.
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.is_some() && self.ended().is_none()
-    }
-
     /// How it has ended, if it has without being told.
     pub(crate) fn ended(&mut self) -> Option<String> {
         let child = self.child.as_mut()?;
         let status = child.has_ended().unwrap()?;
         Some(format!("{status}: {}", child.last_words()))
-    }
-
-    /// Whoever has ended by itself may be started again.
-    pub(crate) fn bury(&mut self) {
-        if self.ended().is_some() {
-            self.child = None;
-        }
     }
 
     /// Its process id, while it runs.
