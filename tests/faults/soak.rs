@@ -3,7 +3,6 @@
 //! `FAULT_SECONDS=1800 FAULT_REPORT=DIR cargo test --release --test faults soak -- --nocapture`
 //! leaves the curves in `DIR/soak.svg`.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use plotters::prelude::*;
 use tokio::time::Instant;
 
 use crate::harness::adversary::{NETWORK, PROCESSES, summary};
+use crate::harness::gauges::{Curves, Sample};
 use crate::harness::{Adversary, Arena, Knobs, Options};
 use crate::membership::Operator;
 
@@ -22,22 +22,8 @@ fn tuning(duration: Duration) -> String {
     format!("generation_period_s = {period_s}\ngrace_s = 1")
 }
 
-/// The pause between two looks.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-
 /// Nothing is said of a growth before.
 const LONG: Duration = Duration::from_secs(600);
-
-/// What a process has, at one moment since the start.
-#[derive(Clone, Copy)]
-struct Sample {
-    at_s: f64,
-    memory_mb: f64,
-    disk_mb: f64,
-}
-
-/// The curves of each process.
-type Curves = BTreeMap<String, Vec<Sample>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn soak() {
@@ -51,19 +37,13 @@ async fn soak() {
     let menu = [PROCESSES, NETWORK].concat();
     let mut adversary = Adversary::new(knobs.rng(), &menu);
     let mut operator = Operator::new(knobs.rng());
-    let start = Instant::now();
-    let mut looked = start;
-    let mut curves = Curves::new();
-    while start.elapsed() < knobs.duration {
+    let end = Instant::now() + knobs.duration;
+    while Instant::now() < end {
         adversary.step(&mut arena).await;
         operator.step(&mut arena, &mut adversary).await;
-        if looked.elapsed() >= LOOK_EVERY {
-            looked = Instant::now();
-            look(&mut arena, start.elapsed(), &mut curves);
-        }
     }
     operator.finish(&mut arena, &mut adversary).await;
-    look(&mut arena, start.elapsed(), &mut curves);
+    let curves = std::mem::take(&mut arena.gauges.curves);
     let datagrams = arena.datagrams();
     let audit = arena.finish().await;
     println!("{}; {datagrams:?}", summary(adversary.done(), &audit));
@@ -73,20 +53,6 @@ async fn soak() {
     println!("memory and disk: {}", path.display());
     if knobs.duration >= LONG {
         flat(&curves);
-    }
-}
-
-fn look(arena: &mut Arena, at: Duration, curves: &mut Curves) {
-    for name in arena.names("") {
-        let Some(id) = arena.process(&name).id() else {
-            continue;
-        };
-        let sample = Sample {
-            at_s: at.as_secs_f64(),
-            memory_mb: resident_mb(id),
-            disk_mb: disk_mb(&arena.data(&name)),
-        };
-        curves.entry(name).or_default().push(sample);
     }
 }
 
@@ -117,27 +83,6 @@ fn flat(curves: &Curves) {
         );
         assert!(after < before * 1.5 + 20.0, "{what} grows");
     }
-}
-
-/// Resident memory of a process.
-fn resident_mb(process: u32) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
-    let pages = text.split_whitespace().nth(1);
-    let pages: f64 = pages.and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
-    pages * 4_096.0 / 1e6
-}
-
-/// What lies below a folder, as far as it is allocated: a journal has its length from the start.
-fn disk_mb(folder: &Path) -> f64 {
-    use std::os::unix::fs::MetadataExt;
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(of) if of.is_dir() => disk_mb(&entry.path()),
-        Ok(of) => of.blocks() as f64 * 512.0 / 1e6,
-        // It was deleted meanwhile.
-        Err(_) => 0.0,
-    });
-    sizes.sum()
 }
 
 /// Memory above, disk below, a line for each process.

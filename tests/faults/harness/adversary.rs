@@ -144,6 +144,7 @@ impl Adversary {
             }
         }
         arena.apply_troubles();
+        arena.look();
         sleep(Duration::from_millis(self.rng.u64(20..300))).await;
     }
 

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::adversary::Adversary;
 use super::audit::{Audit, audit};
 use super::evidence::{Evidence, Heard, Line, read_journal, read_ledger};
+use super::gauges::Gauges;
 use super::knobs::Knobs;
 use super::network::{self, Trouble};
 use super::process::{PROGRAM, Process};
@@ -78,6 +79,8 @@ pub(crate) struct Arena {
     /// Replicas that were removed, and end by themselves when they may; the adversary leaves them
     /// alone.
     pub(crate) leaving: BTreeSet<String>,
+    /// Memory and disk, looked at while the adversary is at work.
+    pub(crate) gauges: Gauges,
     processes: BTreeMap<String, Process>,
     data: BTreeMap<String, PathBuf>,
     tuning: String,
@@ -107,6 +110,7 @@ impl Arena {
             relays: BTreeMap::new(),
             troubles: Vec::new(),
             leaving: BTreeSet::new(),
+            gauges: Gauges::new(),
             processes: BTreeMap::new(),
             data: options.data,
             tuning: options.tuning,
@@ -280,6 +284,19 @@ impl Arena {
         });
         let senders: BTreeMap<String, BTreeSet<SocketAddr>> = senders.collect();
         network::apply(&self.relays, &self.troubles, &senders);
+    }
+
+    /// Looks at memory and disk, if it is time.
+    pub(crate) fn look(&mut self) {
+        if !self.gauges.is_due() {
+            return;
+        }
+        for name in self.names("") {
+            let (id, data) = (self.process(&name).id(), self.data(&name));
+            if let Some(id) = id {
+                self.gauges.look(&name, id, &data);
+            }
+        }
     }
 
     /// All that is wrong ends: the network is good, who is dead starts, who stands goes on.

@@ -4,6 +4,7 @@ pub(crate) mod adversary;
 pub(crate) mod arena;
 pub(crate) mod audit;
 pub(crate) mod evidence;
+pub(crate) mod gauges;
 pub(crate) mod knobs;
 pub(crate) mod network;
 pub(crate) mod process;
