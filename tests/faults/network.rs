@@ -68,3 +68,21 @@ async fn who_sees_a_minority_is_told_so_with_the_id() {
     assert!(audit.late > 0);
     println!("told: {error}");
 }
+
+/// Whoever is isolated, the others carry on.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_single_node_is_isolated_in_turn() {
+    let knobs = Knobs::new(Duration::ZERO);
+    let mut arena = Arena::start(&knobs, Options::default()).await;
+    for name in arena.names("") {
+        arena.troubles.push(Trouble::Isolated { name });
+        arena.apply_troubles();
+        arena.wait_for_commits(30).await;
+        arena.troubles.clear();
+    }
+    arena.apply_troubles();
+    let datagrams = arena.datagrams();
+    let audit = arena.finish().await;
+    assert!(datagrams.cut > 0);
+    println!("isolated 8; {datagrams:?}; {audit:?}");
+}

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use fastrand::Rng;
 use paxos_commit::config::load_access;
@@ -16,7 +16,7 @@ use paxos_commit::protocol::types::CommitId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::super::signals::shutdown;
 use super::ledger::{ACCOUNTS, Transfer};
@@ -32,6 +32,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How long anything may take that waits for the cluster. Faults end sooner.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long the answers may take at the end.
+const GRACE: Duration = Duration::from_secs(90);
 
 /// Moves money between ledgers until the parent process ends or says so (started by tests).
 ///
@@ -174,7 +177,10 @@ pub(crate) async fn run(arguments: InitiatorArguments) -> anyhow::Result<()> {
         _ = stopping.wait_for(|stopped| *stopped) => {}
     }
     // Every question that is open is answered first.
-    while asking.join_next().await.is_some() {}
+    let answered = async { while asking.join_next().await.is_some() {} };
+    if timeout(GRACE, answered).await.is_err() {
+        bail!("{} questions were not answered", asking.len());
+    }
     initiator.shutdown(Duration::from_secs(5)).await;
     Ok(())
 }
