@@ -9,6 +9,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
+#[cfg(feature = "fault-injection")]
+mod losing_fs;
 mod membership;
 mod network;
 mod processes;
