@@ -13,5 +13,7 @@ mod harness;
 mod losing_fs;
 mod membership;
 mod network;
+#[cfg(feature = "fault-injection")]
+mod power;
 mod processes;
 mod soak;

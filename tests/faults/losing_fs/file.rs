@@ -107,10 +107,15 @@ impl FileState {
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         for page in pages_of(offset, bytes.len()) {
+            let (in_page, in_bytes, count) = overlap(page, offset, bytes.len());
+            let new = &bytes[in_bytes..][..count];
+            if !self.pages.contains_key(&page) && new.iter().all(|byte| *byte == 0) {
+                // What is copied from a file with holes has holes.
+                continue;
+            }
             let content = self.pages.entry(page);
             let content = Arc::make_mut(content.or_insert_with(|| Arc::new([0; PAGE_BYTES])));
-            let (in_page, in_bytes, count) = overlap(page, offset, bytes.len());
-            content[in_page..][..count].copy_from_slice(&bytes[in_bytes..][..count]);
+            content[in_page..][..count].copy_from_slice(new);
             self.dirty.insert(page);
         }
         self.size = self.size.max(offset + bytes.len() as u64);
