@@ -7,8 +7,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 
+use crate::harness::arena::PATIENCE;
 use crate::harness::{Arena, Knobs, Options};
-use crate::losing_fs::{CutReport, LosingFs, Metadata, Syncing};
+use crate::losing_fs::{CutReport, LosingFs, Metadata, Stall, Syncing};
 
 /// A machine for each replica and for each ledger: a disk of its own.
 struct Machines {
@@ -53,8 +54,14 @@ impl Machines {
         self.disks.keys().cloned().collect()
     }
 
-    /// The power of these machines goes at one instant. What was lost.
-    async fn cut(&mut self, arena: &mut Arena, names: &[String], rng: &mut Rng) -> CutReport {
+    /// The power of these machines goes at one instant. What was lost: without dice, all that could
+    /// be.
+    async fn cut(
+        &mut self,
+        arena: &mut Arena,
+        names: &[String],
+        mut dice: Option<&mut Rng>,
+    ) -> CutReport {
         for name in names {
             arena.process(name).pause();
         }
@@ -63,7 +70,11 @@ impl Machines {
         }
         let mut lost = CutReport::default();
         for name in names {
-            lost.add(self.disks[name].cut(rng));
+            let disk = &self.disks[name];
+            lost.add(match &mut dice {
+                Some(rng) => disk.cut(rng),
+                None => disk.worst_cut(),
+            });
             self.cuts += 1;
         }
         self.lost.add(lost);
@@ -74,6 +85,12 @@ impl Machines {
         for name in names {
             self.disks[name].restore();
             arena.process(name).start();
+        }
+    }
+
+    fn set_syncing(&self, names: &[String], syncing: Syncing) {
+        for name in names {
+            self.disks[name].set_syncing(syncing);
         }
     }
 
@@ -111,6 +128,10 @@ async fn cuts_at_random_instants(metadata: Metadata, knobs: Knobs) {
         ..Options::default()
     };
     let mut machines = Machines::new(metadata, &mut options);
+    for disk in machines.disks.values() {
+        // Most of the time a sync is under way.
+        disk.stall(Stall::SlowSyncs(Duration::from_millis(4)));
+    }
     let mut arena = machines.start(&knobs, options).await;
     let millis = |rng: &mut Rng, most| Duration::from_millis(rng.u64(..most));
     let end = Instant::now() + knobs.duration;
@@ -127,13 +148,13 @@ async fn cuts_at_random_instants(metadata: Metadata, knobs: Knobs) {
         };
         round += 1;
         names.truncate(count);
-        machines.cut(&mut arena, &names, &mut rng).await;
+        machines.cut(&mut arena, &names, Some(&mut rng)).await;
         sleep(millis(&mut rng, 200)).await;
         machines.restore(&mut arena, &names);
         if rng.u8(..4) == 0 {
             // Once more, while they recover.
             sleep(millis(&mut rng, 60)).await;
-            machines.cut(&mut arena, &names, &mut rng).await;
+            machines.cut(&mut arena, &names, Some(&mut rng)).await;
             machines.restore(&mut arena, &names);
         }
         nobody_has_ended(&mut arena);
@@ -162,4 +183,111 @@ async fn the_power_goes_where_names_are_ordered() {
 async fn the_power_goes_where_only_synced_directories_last() {
     let knobs = Knobs::new(Duration::from_secs(8));
     cuts_at_random_instants(Metadata::StrictDirectories, knobs).await;
+}
+
+/// What a replica says that was told to have lost something, by its own store or by another replica.
+const LOST: &str = "lost what it promised";
+
+/// Waits until a replica has ended by itself, or serves: then nothing.
+async fn refusal(arena: &mut Arena, name: &str, id: u32) -> Option<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(words) = arena.process(name).ended() {
+            return Some(words);
+        }
+        if Instant::now() > deadline {
+            arena.fail(&format!("{name} neither serves nor ends"));
+        }
+        let status = arena.status().await.unwrap();
+        let replicas = status["replicas"].as_array().unwrap();
+        let is_up = |replica: &serde_json::Value| replica["id"] == id && replica["up"] == true;
+        if replicas.iter().any(is_up) {
+            arena.wait_for_commits(20).await;
+            return arena.process(name).ended();
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The first is cut at random until it has lost something; the second loses everything, so that its
+/// own store cannot see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_disk_lies_is_caught() {
+    let knobs = Knobs::new(Duration::ZERO);
+    let mut rng = knobs.rng();
+    let mut options = Options {
+        replicas: 5,
+        ..Options::default()
+    };
+    let mut machines = Machines::new(Metadata::Ordered, &mut options);
+    let mut arena = machines.start(&knobs, options).await;
+    for (id, name) in [(4, "replica-4"), (5, "replica-5")] {
+        let victim = [name.to_owned()];
+        let mut rounds = 0;
+        let words = loop {
+            rounds += 1;
+            assert!(rounds <= 50, "{name}: fifty lies, and none was caught");
+            machines.set_syncing(&victim, Syncing::Lies);
+            arena.wait_for_commits(20).await;
+            let dice = (id == 4).then_some(&mut rng);
+            machines.cut(&mut arena, &victim, dice).await;
+            machines.set_syncing(&victim, Syncing::Honest);
+            machines.restore(&mut arena, &victim);
+            if let Some(words) = refusal(&mut arena, name, id).await {
+                break words;
+            }
+            assert_eq!(id, 4, "{name} serves, and has lost all that it promised");
+        };
+        assert!(words.contains(LOST), "{words}");
+        let by_whom = if words.contains("remembers its store") {
+            "by its peers"
+        } else {
+            "by its store"
+        };
+        println!("{name}: caught {by_whom} in round {rounds}: {words}");
+        // The others carry on.
+        arena.process(name).bury();
+        arena.wait_for_commits(20).await;
+    }
+    println!("{}", machines.summary());
+}
+
+/// All replicas lose what they promised, and none can tell the others: the auditor sees it.
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_at_all_replicas_are_seen_by_the_auditor() {
+    let violations = violations_after_lies("replica").await;
+    assert!(
+        violations.iter().any(|text| text.contains("contradicted")),
+        "{violations:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_at_a_ledger_are_seen_by_the_auditor() {
+    let violations = violations_after_lies("ledger-1").await;
+    assert!(
+        violations.iter().any(|text| text.contains("torn")),
+        "{violations:?}"
+    );
+}
+
+async fn violations_after_lies(prefix: &str) -> Vec<String> {
+    let knobs = Knobs::new(Duration::ZERO);
+    let mut options = Options::default();
+    let mut machines = Machines::new(Metadata::Ordered, &mut options);
+    let mut arena = machines.start(&knobs, options).await;
+    let victims = arena.names(prefix);
+    machines.set_syncing(&victims, Syncing::Lies);
+    arena.wait_for_commits(50).await;
+    machines.cut(&mut arena, &victims, None).await;
+    machines.set_syncing(&victims, Syncing::Honest);
+    machines.restore(&mut arena, &victims);
+    let audit = arena.judge().await;
+    println!(
+        "{}; {} violations, the first: {:?}",
+        machines.summary(),
+        audit.violations.len(),
+        audit.violations.first()
+    );
+    audit.violations
 }

@@ -97,8 +97,7 @@ impl Disk {
     }
 
     /// The power goes. Nothing works until it is [restored](Self::restore).
-    pub(super) fn cut(&mut self, rng: &mut Rng) -> CutReport {
-        let mercy = Mercy::draw(rng);
+    pub(super) fn cut(&mut self, mercy: Mercy, rng: &mut Rng) -> CutReport {
         let mut report = CutReport::default();
         let lost = self.names.cut(|changes| match mercy {
             Mercy::Nothing => 0,

@@ -3,6 +3,9 @@
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+/// Until somebody says otherwise.
+const FOREVER: Duration = Duration::from_secs(3_600);
+
 /// What is stuck.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stall {
@@ -37,11 +40,13 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Lets all go that wait, for the power is gone.
+    /// Lets all go that wait, for the power is gone. A slow disk stays slow.
     pub(super) fn let_go(&self) {
         let mut state = self.state.lock().unwrap();
         state.turn += 1;
-        state.stall = Stall::Nothing;
+        if matches!(state.stall, Stall::Syncs | Stall::Everything) {
+            state.stall = Stall::Nothing;
+        }
         self.changed.notify_all();
     }
 
@@ -56,29 +61,25 @@ impl Gate {
     }
 
     pub(super) fn pass_request(&self) {
-        self.wait(|stall, _| stall == Stall::Everything);
+        self.wait(|stall| (stall == Stall::Everything).then_some(FOREVER));
     }
 
     pub(super) fn pass_sync(&self) {
         let since = Instant::now();
-        self.wait(|stall, now| match stall {
-            Stall::Nothing => false,
-            Stall::SlowSyncs(time) => now.saturating_duration_since(since) < time,
-            Stall::Syncs | Stall::Everything => true,
+        self.wait(|stall| match stall {
+            Stall::Nothing => None,
+            Stall::SlowSyncs(time) => time.checked_sub(since.elapsed()),
+            Stall::Syncs | Stall::Everything => Some(FOREVER),
         });
     }
 
-    fn wait(&self, is_held: impl Fn(Stall, Instant) -> bool) {
-        /// How often the end of a slow sync is looked for.
-        const LOOK: Duration = Duration::from_millis(10);
+    /// Waits as long as `left` says how long.
+    fn wait(&self, left: impl Fn(Stall) -> Option<Duration>) {
         let mut state = self.state.lock().unwrap();
         let turn = state.turn;
-        if !is_held(state.stall, Instant::now()) {
-            return;
-        }
         state.waiting += 1;
-        while state.turn == turn && is_held(state.stall, Instant::now()) {
-            state = self.changed.wait_timeout(state, LOOK).unwrap().0;
+        while let Some(left) = left(state.stall).filter(|_| state.turn == turn) {
+            state = self.changed.wait_timeout(state, left).unwrap().0;
         }
         state.waiting -= 1;
     }

@@ -37,6 +37,7 @@ pub(crate) use gate::Stall;
 pub(crate) use names::Metadata;
 
 use disk::Disk;
+use file::Mercy;
 use fuse::{Mounted, locked};
 use gate::Gate;
 
@@ -92,9 +93,19 @@ impl LosingFs {
     }
 
     /// The power goes: whatever is under way, and whatever is asked for from now on, fails with EIO.
-    /// Kill the processes before; one that is stuck in a request dies here.
+    /// Kill the processes before; one that is stuck in a request dies only here. What was stuck is
+    /// not any more.
     pub(crate) fn cut(&self, rng: &mut Rng) -> CutReport {
-        let report = self.disk().cut(rng);
+        self.cut_with(Mercy::draw(rng), rng)
+    }
+
+    /// The [same](Self::cut) at its worst: nothing is left that was not synced.
+    pub(crate) fn worst_cut(&self) -> CutReport {
+        self.cut_with(Mercy::Nothing, &mut Rng::new())
+    }
+
+    fn cut_with(&self, mercy: Mercy, rng: &mut Rng) -> CutReport {
+        let report = self.disk().cut(mercy, rng);
         self.mounted.gate.let_go();
         report
     }
