@@ -8,6 +8,8 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "fault-injection")]
+mod disks;
 mod harness;
 #[cfg(feature = "fault-injection")]
 mod losing_fs;

@@ -368,7 +368,7 @@ impl Arena {
     }
 
     /// Waits until nothing is undecided or unapplied as all replicas see it; what is left.
-    async fn settle(&self) -> Vec<String> {
+    pub(crate) async fn settle(&self) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut left = Vec::new();
