@@ -1,6 +1,6 @@
 //! Who does the harm: draws from a menu what to do next, undoes it after a while, and counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -88,8 +88,6 @@ pub(crate) struct Adversary {
     menu: Vec<Harm>,
     /// What was not done yet.
     first: Vec<Harm>,
-    /// Processes that it leaves alone.
-    spared: BTreeSet<String>,
     undo: Vec<(Instant, Undo)>,
     done: BTreeMap<Harm, u64>,
 }
@@ -104,16 +102,9 @@ impl Adversary {
             rng,
             menu: menu.to_vec(),
             first,
-            spared: BTreeSet::new(),
             undo: Vec::new(),
             done: BTreeMap::new(),
         }
-    }
-
-    /// Leaves these processes alone.
-    pub(crate) fn spare(mut self, names: impl IntoIterator<Item = String>) -> Adversary {
-        self.spared.extend(names);
-        self
     }
 
     /// Each kind once, then whatever is drawn, until the time is up; then undoes all of it.
@@ -296,10 +287,8 @@ impl Adversary {
     /// One of those whose names begin so.
     fn one(&mut self, arena: &Arena, prefix: &str) -> String {
         let names = arena.names(prefix).into_iter();
-        let names: Vec<String> = names
-            .filter(|name| !self.spared.contains(name) && !arena.leaving.contains(name))
-            .collect();
-        self.rng.choice(names).expect("somebody is not spared")
+        let names: Vec<String> = names.filter(|name| !arena.leaving.contains(name)).collect();
+        self.rng.choice(names).expect("somebody is not leaving")
     }
 
     async fn kill(&mut self, arena: &mut Arena, prefix: &str, restart: Duration) {

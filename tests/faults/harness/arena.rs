@@ -332,6 +332,7 @@ impl Arena {
     }
 
     /// Waits until a process ends by itself; what it said last.
+    #[cfg(feature = "fault-injection")]
     pub(crate) async fn wait_for_end(&mut self, name: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {

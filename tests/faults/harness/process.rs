@@ -91,6 +91,14 @@ impl Process {
         Some(format!("{status}: {}", child.last_words()))
     }
 
+    /// Whoever has ended by itself may be started again.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn bury(&mut self) {
+        if self.ended().is_some() {
+            self.child = None;
+        }
+    }
+
     /// Its process id, while it runs.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.as_ref()?.id()
