@@ -140,36 +140,14 @@ impl ReplicaSettings {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let file: ReplicaFile = read(path)?;
-        let socket = |field: &str, text: &str| {
-            text.parse::<SocketAddr>().map_err(|_| ConfigError::Field {
-                path: path.to_owned(),
-                field: field.into(),
-                expected: "an IP address and a port, like 0.0.0.0:7401".into(),
-                got: text.into(),
-            })
-        };
-        let usual = Tuning::default();
-        let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
-        let TuningFile {
-            generation_period_s,
-            generation_transactions_max,
-            grace_s,
-            undecided_max,
-            vote_timeout_max_s,
-        } = file.tuning;
-        let tuning = Tuning {
-            generation_period: seconds(generation_period_s, usual.generation_period),
-            generation_transactions_max: generation_transactions_max
-                .unwrap_or(usual.generation_transactions_max),
-            grace: seconds(grace_s, usual.grace),
-            undecided_max: undecided_max.unwrap_or(usual.undecided_max),
-            vote_timeout_max: seconds(vote_timeout_max_s, usual.vote_timeout_max),
-        };
+        let file: ReplicaFile = parse(path, &text_of(path)?)?;
         Ok(ReplicaSettings {
             data: beside(path, &file.data),
-            listen: socket("listen", &file.listen)?,
-            http: file.http.map(|text| socket("http", &text)).transpose()?,
+            listen: socket(path, "listen", &file.listen)?,
+            http: file
+                .http
+                .map(|text| socket(path, "http", &text))
+                .transpose()?,
             access: access(
                 path,
                 AccessFile {
@@ -179,9 +157,35 @@ impl ReplicaSettings {
                     replica: file.replica,
                 },
             )?,
-            tuning,
+            tuning: file.tuning.tuning(),
         })
     }
+}
+
+impl TuningFile {
+    /// The usual, where nothing is said.
+    fn tuning(self) -> Tuning {
+        let usual = Tuning::default();
+        let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
+        Tuning {
+            generation_period: seconds(self.generation_period_s, usual.generation_period),
+            generation_transactions_max: self
+                .generation_transactions_max
+                .unwrap_or(usual.generation_transactions_max),
+            grace: seconds(self.grace_s, usual.grace),
+            undecided_max: self.undecided_max.unwrap_or(usual.undecided_max),
+            vote_timeout_max: seconds(self.vote_timeout_max_s, usual.vote_timeout_max),
+        }
+    }
+}
+
+fn socket(path: &Path, field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Field {
+        path: path.to_owned(),
+        field: field.into(),
+        expected: "an IP address and a port, like 0.0.0.0:7401".into(),
+        got: text.into(),
+    })
 }
 
 /// Reads what it takes to reach a cluster, as a participant, an initiator or an operator:
@@ -199,15 +203,18 @@ impl ReplicaSettings {
 /// # Errors
 /// See [`ConfigError`].
 pub fn load_access(path: &Path) -> Result<Access, ConfigError> {
-    access(path, read(path)?)
+    access(path, parse(path, &text_of(path)?)?)
 }
 
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|error| ConfigError::File {
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| ConfigError::File {
         path: path.to_owned(),
         error,
-    })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Toml {
+    })
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError::Toml {
         path: path.to_owned(),
         error,
     })
@@ -230,13 +237,21 @@ fn access(path: &Path, file: AccessFile) -> Result<Access, ConfigError> {
         path: path.to_owned(),
         error,
     })?;
+    Ok(Access {
+        credentials,
+        replicas: members(path, replica)?,
+    })
+}
+
+/// The replicas of a file.
+fn members(path: &Path, entries: Vec<MemberEntry>) -> Result<Vec<Member>, ConfigError> {
     let wrong = |id: u32, expected: &str, got: String| ConfigError::Field {
         path: path.to_owned(),
         field: format!("address of replica {id}"),
         expected: expected.into(),
         got,
     };
-    let members = replica.into_iter().map(|MemberEntry { id, address }| {
+    let members = entries.into_iter().map(|MemberEntry { id, address }| {
         let port = address
             .rsplit_once(':')
             .filter(|(host, _)| !host.is_empty())
@@ -271,15 +286,32 @@ fn access(path: &Path, file: AccessFile) -> Result<Access, ConfigError> {
             got: "none".into(),
         });
     }
-    Ok(Access {
-        credentials,
-        replicas,
-    })
+    Ok(replicas)
 }
 
 /// A path in a file is relative to the file.
 fn beside(file: &Path, path: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(path)
+}
+
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+/// `replica.toml` and `access.toml`, for a fuzzer: whether either can be made of this text. What
+/// can be is used as it would be, but for the files that it names.
+pub(crate) fn fuzz(text: &str) -> bool {
+    let path = Path::new("fuzz.toml");
+    let replica = parse::<ReplicaFile>(path, text).and_then(|file| {
+        socket(path, "listen", &file.listen)?;
+        file.tuning.tuning().check();
+        members(path, file.replica)
+    });
+    let access = parse::<AccessFile>(path, text).and_then(|file| members(path, file.replica));
+    // The messages too are made of it.
+    for result in [&replica, &access] {
+        if let Err(error) = result {
+            assert!(error.to_string().starts_with("fuzz.toml: "));
+        }
+    }
+    replica.is_ok() || access.is_ok()
 }
 
 #[cfg(test)]

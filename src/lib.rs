@@ -50,6 +50,9 @@
 pub mod cluster;
 pub mod config;
 mod driver;
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod initiator;
 pub mod operator;
 pub mod participant;

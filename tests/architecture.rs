@@ -37,6 +37,21 @@ const LAYERS: &[(&str, &[&str])] = &[
             "protocol",
         ],
     ),
+    // Tests of all decoders, in no program.
+    (
+        "fuzzing",
+        &[
+            "cluster",
+            "config",
+            "fuzzing",
+            "participant",
+            "protocol",
+            "resource",
+            "store",
+            "transport",
+            "wire",
+        ],
+    ),
     ("cli", &["cli"]),
     ("main", &[]),
     (

@@ -251,6 +251,15 @@ impl ClusterFiles {
     }
 }
 
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+/// `cluster.toml`, for a fuzzer: whether a cluster can be made of it.
+pub(crate) fn fuzz(text: &str) -> bool {
+    match toml::from_str::<ClusterFile>(text) {
+        Ok(file) => Configuration::new(file.replica).is_ok(),
+        Err(_) => false,
+    }
+}
+
 fn make_folder(folder: &Path) -> Result<(), FilesError> {
     fs::create_dir_all(folder).map_err(at(folder))
 }

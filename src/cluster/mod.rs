@@ -5,6 +5,8 @@ mod local;
 mod processes;
 mod relay;
 
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+pub(crate) use files::fuzz;
 pub use files::{ClusterFiles, FilesError};
 pub use local::{ClusterError, LocalCluster};
 pub use processes::{ChildProcess, ProcessCluster, ProcessError};

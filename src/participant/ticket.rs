@@ -69,6 +69,17 @@ impl Plan {
         self.id
     }
 
+    /// Some plan, for tests.
+    #[cfg(all(test, feature = "cluster", feature = "embedded"))]
+    pub(crate) fn example(id: CommitId, roster: Roster) -> Self {
+        Plan {
+            id,
+            roster,
+            floor: 3,
+            vote_timeout: Duration::from_secs(1),
+        }
+    }
+
     /// What the initiator's relay would have sent.
     pub(crate) fn prepare(self) -> Prepare {
         Prepare {

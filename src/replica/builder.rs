@@ -81,6 +81,12 @@ impl Tuning {
         config.undecided_max = self.undecided_max;
         config.vote_timeout_max = self.vote_timeout_max;
     }
+
+    /// Whatever is set can be applied.
+    #[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+    pub(crate) fn check(&self) {
+        self.apply(&mut ReplicaConfig::joining(ReplicaId(1)));
+    }
 }
 
 /// Why a replica did not start, or stopped.

@@ -117,7 +117,7 @@ impl HighWater {
     }
 }
 
-fn slot(complete: u64) -> [u8; SLOT_BYTES] {
+pub(super) fn slot(complete: u64) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     slot[..16].copy_from_slice(&MAGIC);
     slot[16..24].copy_from_slice(&complete.to_be_bytes());
@@ -126,7 +126,7 @@ fn slot(complete: u64) -> [u8; SLOT_BYTES] {
     slot
 }
 
-fn complete(bytes: &[u8]) -> Option<u64> {
+pub(super) fn complete(bytes: &[u8]) -> Option<u64> {
     let number = bytes.get(16..24)?.try_into().ok()?;
     let complete = u64::from_be_bytes(number);
     (bytes.get(..USED_BYTES)? == &slot(complete)[..USED_BYTES]).then_some(complete)

@@ -65,14 +65,24 @@ impl Identity {
         })
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let content = postcard::to_stdvec(self)
             .expect("an identity is plain data, which postcard always encodes");
-        let crc = crc32fast::hash(&content).to_be_bytes();
-        [MAGIC, &self.format.to_be_bytes(), &crc, &content].concat()
+        Self::framed(self.format, &content)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, IdentityError> {
+    fn framed(format: u32, content: &[u8]) -> Vec<u8> {
+        let crc = crc32fast::hash(content).to_be_bytes();
+        [MAGIC, &format.to_be_bytes(), &crc, content].concat()
+    }
+
+    /// A file with this content, whatever it is, and nothing wrong before it.
+    #[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+    pub(super) fn sealed(content: &[u8]) -> Vec<u8> {
+        Self::framed(FORMAT, content)
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, IdentityError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(IdentityError::Damaged)?;
         let (format, rest) = rest.split_first_chunk().ok_or(IdentityError::Damaged)?;
         // Before anything else: of what a newer program writes, only this much is known.

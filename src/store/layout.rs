@@ -213,7 +213,7 @@ fn checksum(key: &[u8], payload: &[u8]) -> [u8; 4] {
     crc.finalize().to_be_bytes()
 }
 
-fn value_of_bytes(key: &[u8], payload: &[u8]) -> Vec<u8> {
+pub(super) fn value_of_bytes(key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER_BYTES + payload.len());
     value.push(VALUE_VERSION);
     value.extend_from_slice(&checksum(key, payload));

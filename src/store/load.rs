@@ -152,23 +152,33 @@ struct Rare {
 }
 
 impl Rare {
-    fn read(keyspace: &Keyspace, found: &mut Found) -> Result<Self, RecallError> {
-        let mut rare = Rare {
+    fn new() -> Self {
+        Rare {
             accept: Latest::new(),
             generations: Latest::new(),
             listed: BTreeMap::new(),
-        };
+        }
+    }
+
+    fn read(keyspace: &Keyspace, found: &mut Found) -> Result<Self, RecallError> {
+        let mut rare = Rare::new();
         let (start, end) = (layout::key(Tag::Peer), layout::key(Tag::Transaction));
         for guard in keyspace.range(start..end) {
             let (key, value) = guard.into_inner()?;
             rare.add(&key, &value, found)?;
         }
-        rare.accept.end()?;
-        rare.generations.end()?;
-        if let Some(generations) = rare.generations.value.take() {
+        rare.end(found)?;
+        Ok(rare)
+    }
+
+    /// All of it was read.
+    fn end(&mut self, found: &mut Found) -> Result<(), RecallError> {
+        self.accept.end()?;
+        self.generations.end()?;
+        if let Some(generations) = self.generations.value.take() {
             found.ledger.generations = generations;
         }
-        Ok(rare)
+        Ok(())
     }
 
     fn add(&mut self, key: &[u8], value: &[u8], found: &mut Found) -> Result<(), RecallError> {
@@ -263,6 +273,19 @@ impl Rare {
         let frozen = ledger.frozen.iter().copied();
         records.extend(frozen.map(|generation| Record::Frozen { generation }));
     }
+}
+
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+/// What a start makes of these keys and values, in order, none of which is a transaction's.
+pub(super) fn rare_records(pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<Record>, RecallError> {
+    let mut found = Found::default();
+    let mut rare = Rare::new();
+    for (key, value) in pairs {
+        rare.add(key, value, &mut found)?;
+    }
+    rare.end(&mut found)?;
+    rare.into_records(&mut found);
+    Ok(found.records)
 }
 
 /// Takes note of a transaction of which all was read.

@@ -94,6 +94,8 @@ pub mod committer;
 
 mod directory;
 mod error;
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+pub(crate) mod fuzzing;
 mod highwater;
 mod identity;
 mod keeper;

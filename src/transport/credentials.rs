@@ -182,6 +182,30 @@ pub(super) fn identity_of(chain: &[CertificateDer<'_>]) -> Result<Identity, Cred
     }
 }
 
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+/// A certificate for a fuzzer: one in DER, and a text that stands in one that is right as such.
+pub(crate) fn fuzz_certificate(bytes: &[u8]) -> bool {
+    let read = |der: &[u8]| match identity_of(&[CertificateDer::from(der)]) {
+        Ok(identity) => {
+            assert_eq!(identity.to_string().parse(), Ok(identity));
+            true
+        }
+        Err(_) => false,
+    };
+    // What stands in the certificate files, too.
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(chain) = certificates(text)
+    {
+        return chain.iter().any(|der| read(der));
+    }
+    read(bytes)
+}
+
+#[cfg(all(test, feature = "cluster", feature = "embedded"))]
+pub(crate) fn fuzz_der(pem: &str) -> Vec<u8> {
+    certificates(pem).unwrap()[0].to_vec()
+}
+
 /// The name under which a dialer expects a replica's certificate: TLS verifies it, so that nobody
 /// else of the cluster can stand at a replica's address.
 pub fn server_name(cluster: &Name, replica: ReplicaId) -> String {

@@ -46,6 +46,10 @@ use crate::protocol::types::{Generations, Member, Peer};
 pub use access::{Access, ConnectError};
 #[cfg(feature = "cluster")]
 pub use authority::{AUTHORITY_FILE, Authority, AuthorityError, Issued};
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+pub(crate) use credentials::fuzz_certificate;
+#[cfg(all(test, feature = "cluster", feature = "embedded"))]
+pub(crate) use credentials::fuzz_der;
 pub use credentials::{Credentials, CredentialsError, server_name};
 pub use endpoint::ListenError;
 pub use identity::{

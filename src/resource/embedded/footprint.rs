@@ -145,6 +145,50 @@ impl Reader<'_> {
     }
 }
 
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+/// A record for a fuzzer: the length of its key, the key, and what the checksum is put under.
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first() else {
+        return false;
+    };
+    let Some((key, body)) = rest.split_at_checked(usize::from(*length)) else {
+        return false;
+    };
+    let sealed = [body, &checksum(key, body).to_le_bytes()].concat();
+    // As it is, it may be right too.
+    let _ = Footprint::decode(key, body);
+    match Footprint::decode(key, &sealed) {
+        Ok(footprint) => {
+            let again = footprint.encode(key);
+            let Ok(decoded) = Footprint::decode(key, &again) else {
+                panic!("what was encoded can be decoded");
+            };
+            // A row that is written is not listed as read, so what is read again may be less.
+            assert_eq!(decoded.encode(key), again);
+            assert_eq!(decoded.writes, footprint.writes);
+            assert_eq!(decoded.prefixes, footprint.prefixes);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Real ones, for it.
+#[cfg(all(test, feature = "cluster", feature = "embedded"))]
+pub(crate) fn fuzz_seeds() -> Vec<Vec<u8>> {
+    let row = |key: &str| Slice::from(key.as_bytes());
+    let footprint = Footprint {
+        writes: BTreeMap::from([(row("a"), Some(row("1"))), (row("b"), None)]),
+        reads: BTreeSet::from([row("c"), row("d")]),
+        prefixes: BTreeSet::from([row("stock/")]),
+    };
+    let seed = |footprint: &Footprint| {
+        let encoded = footprint.encode(b"key");
+        [b"\x03key", &encoded[..encoded.len() - 4]].concat()
+    };
+    vec![seed(&footprint), seed(&Footprint::default())]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -146,6 +146,11 @@ mod state;
 mod tests;
 mod work;
 
+#[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
+pub(crate) use footprint::fuzz;
+#[cfg(all(test, feature = "cluster", feature = "embedded"))]
+pub(crate) use footprint::fuzz_seeds;
+
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
