@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use crate::protocol::message::Message;
@@ -34,7 +34,13 @@ pub(crate) trait Shell: Send + 'static {
     fn other(&mut self, host: &Self::Host, inbound: Other);
 
     /// A turn is over. What is in `out` must be saved, then sent and notified; it is left empty.
-    fn release(&mut self, host: &mut Self::Host, out: &mut Effects<Self::Host>);
+    /// `rooms` are dropped when nothing of the turn's messages is held any more.
+    fn release(
+        &mut self,
+        host: &mut Self::Host,
+        out: &mut Effects<Self::Host>,
+        rooms: Vec<OwnedSemaphorePermit>,
+    );
 }
 
 /// What comes from the network and goes past the host.
@@ -63,6 +69,8 @@ pub(crate) struct Driver<S: Shell> {
     /// The newest connection of each peer.
     links: HashMap<Peer, u64>,
     out: Effects<S::Host>,
+    /// The memory that this turn's messages take.
+    rooms: Vec<OwnedSemaphorePermit>,
 }
 
 impl<S: Shell> Driver<S>
@@ -87,6 +95,7 @@ where
             timers: Timers::default(),
             links: HashMap::new(),
             out: effects,
+            rooms: Vec::new(),
         }
     }
 
@@ -136,7 +145,14 @@ where
 
     fn take(&mut self, inbound: Inbound) {
         match inbound {
-            Inbound::Message { from, message } => self.step(Input::Message { from, message }),
+            Inbound::Message {
+                from,
+                message,
+                room,
+            } => {
+                self.rooms.extend(room);
+                self.step(Input::Message { from, message });
+            }
             Inbound::Connected { peer, link } => {
                 let newest = self.links.entry(peer.clone()).or_default();
                 *newest = link.max(*newest);
@@ -184,7 +200,8 @@ where
 
     fn end_turn(&mut self) {
         self.set_timers();
-        self.shell.release(&mut self.host, &mut self.out);
+        let rooms = std::mem::take(&mut self.rooms);
+        self.shell.release(&mut self.host, &mut self.out, rooms);
         debug_assert!(self.out.is_empty(), "the shell takes everything");
     }
 }

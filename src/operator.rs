@@ -116,6 +116,16 @@ impl Operator {
         reports.await
     }
 
+    /// What each replica turned away since it started, by kind; the kinds are those of the metric
+    /// `paxos_commit_refusals_total`.
+    pub async fn refusals(&mut self) -> Said<BTreeMap<String, u64>> {
+        let counts = self.ask_all(&Frame::Query(Query::Refusals), |_, answer| match answer {
+            Event::Answer(Answer::Refusals(counts)) => Some(counts.into_iter().collect()),
+            Event::Answer(_) | Event::Message(_) => None,
+        });
+        counts.await
+    }
+
     /// What is undecided, or decided and not yet applied, as each replica sees it.
     ///
     /// # Errors
@@ -129,7 +139,7 @@ impl Operator {
             let query = Frame::Query(Query::List { after });
             let pages = self.ask_all(&query, |_, answer| match answer {
                 Event::Answer(Answer::List(listing)) => Some(listing),
-                Event::Answer(Answer::Status(_)) | Event::Message(_) => None,
+                Event::Answer(Answer::Status(_) | Answer::Refusals(_)) | Event::Message(_) => None,
             });
             let pages = pages.await;
             let mut last = None;
@@ -415,6 +425,7 @@ impl Operator {
                 Inbound::Message {
                     from: Peer::Replica(id),
                     message,
+                    room: _,
                 } => {
                     if let Message::Announce(generations) | Message::NotOpen { generations, .. } =
                         &message

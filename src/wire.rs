@@ -165,6 +165,12 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
+    /// Too many connections with certificates of one name.
+    #[error("the replica has {max} connections of this certificate's name, and takes no more")]
+    TooManyOfAName {
+        /// The limit.
+        max: usize,
+    },
 }
 
 /// What an operator wants to see. Nothing of it changes anything.
@@ -177,6 +183,8 @@ pub enum Query {
         /// The last id that is not wanted.
         after: Option<CommitId>,
     },
+    /// What the replica turned away.
+    Refusals,
 }
 
 /// The answer to a [`Query`].
@@ -186,6 +194,9 @@ pub enum Answer {
     Status(Box<Report>),
     /// To [`Query::List`].
     List(Listing),
+    /// To [`Query::Refusals`]: how many of each kind since the replica started. The kinds are those
+    /// of the metric `paxos_commit_refusals_total`.
+    Refusals(Vec<(String, u64)>),
 }
 
 /// How a replica is. Everything in it is saved.
@@ -267,6 +278,12 @@ pub fn encode(frame: &Frame, buffer: &mut Vec<u8>) -> Result<(), WireError> {
     let bytes = (length as u32).to_le_bytes();
     buffer[start..start + LENGTH_BYTES].copy_from_slice(&bytes);
     Ok(())
+}
+
+/// How long the first frame of `bytes` says that it is, with its length; None if that is not here.
+pub(crate) fn announced(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.first_chunk::<LENGTH_BYTES>()?;
+    Some(LENGTH_BYTES + u32::from_le_bytes(*length) as usize)
 }
 
 /// Takes the first frame off `bytes`: it and how many bytes it took, or None if it is not whole.

@@ -1,5 +1,6 @@
 //! `paxos-commit status`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +11,9 @@ use serde_json::{Value, json};
 
 use super::show::print_json;
 use super::{AccessArguments, Exit};
+
+/// What each replica turned away, by kind.
+type Refusals = Said<BTreeMap<String, u64>>;
 
 /// Show how the cluster is: each replica, its generations, what is undecided.
 #[derive(Debug, Args)]
@@ -24,11 +28,12 @@ pub(super) struct StatusArguments {
 pub(super) async fn run(arguments: StatusArguments) -> anyhow::Result<()> {
     let mut operator = arguments.access.connect().await?;
     let said = operator.status().await;
+    let refusals = operator.refusals().await;
     let generations = operator.generations();
     if arguments.json {
-        print_json(&to_json(&said, generations));
+        print_json(&to_json(&said, &refusals, generations));
     } else {
-        print(&said, generations);
+        print(&said, &refusals, generations);
     }
     let in_force = generations.in_force().map(|of| of.acceptors().clone());
     let up = |id| said.get(&id).is_some_and(Result::is_ok);
@@ -44,7 +49,7 @@ pub(super) async fn run(arguments: StatusArguments) -> anyhow::Result<()> {
     }
 }
 
-fn print(said: &Said<Report>, generations: &Generations) {
+fn print(said: &Said<Report>, refusals: &Refusals, generations: &Generations) {
     println!(
         "{:>7}  {:<4} {:>10} {:>4} {:>9} {:>9} {:>9} {:>9}  oldest undecided",
         "replica", "is", "lsn", "gen", "undecided", "unapplied", "in memory", "disk"
@@ -83,9 +88,22 @@ fn print(said: &Said<Report>, generations: &Generations) {
             println!("participant {name}: {sessions} session(s) connected");
         }
     }
+    for (id, counts) in refusals {
+        let counts = counts
+            .iter()
+            .flatten()
+            .map(|(kind, count)| format!("{count} {kind}"));
+        let counts: Vec<String> = counts.collect();
+        if !counts.is_empty() {
+            println!(
+                "replica {id} turned away since its start: {}",
+                counts.join(", ")
+            );
+        }
+    }
 }
 
-fn to_json(said: &Said<Report>, generations: &Generations) -> Value {
+fn to_json(said: &Said<Report>, refusals: &Refusals, generations: &Generations) -> Value {
     let replicas = said.iter().map(|(id, said)| match said {
         Ok(report) => json!({
             "id": id.0,
@@ -102,6 +120,7 @@ fn to_json(said: &Said<Report>, generations: &Generations) -> Value {
             "unapplied": report.unapplied,
             "in_memory": report.remembered,
             "disk_bytes": report.disk_bytes,
+            "turned_away": refusals.get(id).and_then(|counts| counts.as_ref().ok()),
             "connected_replicas": report.connected.iter().map(|id| id.0).collect::<Vec<_>>(),
             "participants": report.participants.iter().map(|(name, sessions)| {
                 json!({"name": name.as_str(), "sessions": sessions})

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::driver::{Other, Shell};
 use crate::protocol::initiator::{
@@ -195,7 +195,7 @@ impl Shell for InitiatorShell {
 
     fn other(&mut self, _: &Core, _: Other) {}
 
-    fn release(&mut self, host: &mut Core, out: &mut Effects<Core>) {
+    fn release(&mut self, host: &mut Core, out: &mut Effects<Core>, _: Vec<OwnedSemaphorePermit>) {
         let notices = std::mem::take(&mut out.notify);
         for notice in notices {
             self.notify(notice);

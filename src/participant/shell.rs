@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::driver::{Other, Shell};
 use crate::protocol::message::{Message, Prepare};
@@ -88,7 +88,12 @@ impl<R: ResourceManager> Shell for SessionShell<R> {
 
     fn other(&mut self, _: &Session, _: Other) {}
 
-    fn release(&mut self, host: &mut Session, out: &mut Effects<Session>) {
+    fn release(
+        &mut self,
+        host: &mut Session,
+        out: &mut Effects<Session>,
+        _: Vec<OwnedSemaphorePermit>,
+    ) {
         self.links.send_all(out.send.drain(..));
         for notice in out.notify.drain(..) {
             self.notify(notice);

@@ -277,7 +277,6 @@ impl ReplicaBuilder {
             links: net.links.clone(),
             back,
             removed: Arc::new(removed),
-            rejected: metrics::counter!("paxos_commit_refusals_total", "kind" => "rejected"),
             durable: Arc::new(AtomicU64::new(0)),
         };
         let shell = ReplicaShell::new(me, store.clone(), exit);

@@ -80,10 +80,13 @@ pub fn describe_metrics() {
     describe_counter!(
         "paxos_commit_refusals_total",
         Unit::Count,
-        "What was turned away, by kind. `rejected`: messages that cannot be of use any more. \
-         `overflow`: connections given up because the peer does not read. `forbidden`: connections \
-         given up because the peer said what its identity may not say. All others: peers that were \
-         not let in, and why."
+        "What was turned away, by kind. `rejected`: messages that make no sense, or come from the \
+         wrong peer. `busy`: transactions that were not taken on because there are too many. \
+         `not_open`: those of a generation that does not run here. `overflow`: connections given up \
+         because the peer does not read. `forbidden`: connections given up because the peer said \
+         what its identity may not say. All others: peers that were not let in, and why; \
+         `handshake` if their certificate was no good, `silent` if they did not say who they are, \
+         `crowded` if too many were coming in at a time. `status` shows them too."
     );
     describe_counter!(
         "paxos_commit_resource_manager_errors_total",

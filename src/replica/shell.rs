@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use crate::driver::{Other, Shell};
 use crate::protocol::message::Message;
@@ -116,13 +116,19 @@ impl Shell for ReplicaShell {
                 let answer = match query {
                     Query::Status => Answer::Status(Box::new(self.report(host))),
                     Query::List { after } => Answer::List(list(host, after)),
+                    Query::Refusals => Answer::Refusals(self.exit.links.refusals.counts()),
                 };
                 self.saving.answers.push((from, Frame::Answer(answer)));
             }
         }
     }
 
-    fn release(&mut self, host: &mut Core, out: &mut Effects<Core>) {
+    fn release(
+        &mut self,
+        host: &mut Core,
+        out: &mut Effects<Core>,
+        rooms: Vec<OwnedSemaphorePermit>,
+    ) {
         self.evict(host, out);
         self.set_gauges(host);
         for record in &out.save {
@@ -163,6 +169,7 @@ impl Shell for ReplicaShell {
             answers: std::mem::take(&mut saving.answers),
             notices: std::mem::take(&mut out.notify),
             news,
+            _rooms: rooms,
         };
         if saving.leaving.is_none() {
             let finished: Vec<CommitId> = host.finished().copied().collect();
@@ -280,6 +287,8 @@ struct Leaving {
     answers: Vec<(Peer, Frame)>,
     notices: Vec<ReplicaNotice>,
     news: Option<Generations>,
+    /// What this turn sends holds requests that came with its messages.
+    _rooms: Vec<OwnedSemaphorePermit>,
 }
 
 /// The way out; taken by the saver's thread too.
@@ -290,7 +299,6 @@ pub(super) struct Exit {
     pub(super) back: mpsc::UnboundedSender<Input<Core>>,
     /// Set when nobody needs this replica any more.
     pub(super) removed: Arc<watch::Sender<bool>>,
-    pub(super) rejected: metrics::Counter,
     /// The last turn that is durable.
     pub(super) durable: Arc<AtomicU64>,
 }
@@ -304,11 +312,19 @@ impl Exit {
             answers,
             notices,
             news,
+            _rooms: _,
         } = leaving;
         self.durable.fetch_max(turn, Ordering::Release);
         self.links.lsns().own = lsn;
         if let Some(generations) = news {
             self.links.learn(&generations);
+        }
+        for (to, message) in &send {
+            if let Message::Busy { id } = message {
+                self.links.refused("busy", to, id);
+            } else if let Message::NotOpen { id, .. } = message {
+                self.links.refused("not_open", to, id);
+            }
         }
         let (own, others): (Vec<_>, Vec<_>) = send.into_iter().partition(|(to, _)| *to == self.me);
         self.links.send_all(others);
@@ -322,8 +338,7 @@ impl Exit {
         for notice in notices {
             match notice {
                 ReplicaNotice::Rejected { from, reason } => {
-                    self.rejected.increment(1);
-                    tracing::debug!(%from, ?reason, "dropped a message");
+                    self.links.refused("rejected", &from, &reason);
                 }
                 ReplicaNotice::Removed => {
                     self.removed.send_replace(true);

@@ -12,8 +12,10 @@ use crate::protocol::types::Peer;
 use crate::wire::{Frame, Hello, Refusal, VERSION, Welcome};
 
 use super::dialing::{conflict, peer_identity};
+use super::endpoint::WINDOW;
 use super::links::{Close, Inbound, Links, Serving};
 use super::permission::may_say;
+use super::shares::{PEERS_OF_A_NAME_MAX, Seat};
 use super::stream::{Ended, FrameReader, write, write_all};
 
 /// The most peers at a time.
@@ -31,17 +33,22 @@ pub(crate) async fn accept_all(links: Arc<Links>, me: ReplicaId) {
     while let Some(incoming) = links.endpoint.accept().await {
         let Ok(permit) = greetings.clone().try_acquire_owned() else {
             // Its dialer tries again.
+            links.refusals.note("crowded");
             incoming.ignore();
             continue;
         };
         let links = links.clone();
+        let address = incoming.remote_address();
         tokio::spawn(async move {
             let greeted = timeout(GREETING_MAX, greet(&links, me, incoming)).await;
             drop(permit);
-            match greeted {
-                Ok(Ok(guest)) => guest.stay(&links).await,
-                Ok(Err(error)) => tracing::debug!(%error, "somebody was not let in"),
-                Err(_) => tracing::debug!("a greeting took too long"),
+            let (kind, error) = match greeted {
+                Ok(Ok(guest)) => return guest.stay(&links).await,
+                Ok(Err(stranger)) => stranger,
+                Err(_) => ("silent", "the greeting took too long".into()),
+            };
+            if let Some(unlogged) = links.refusals.note(kind) {
+                tracing::info!(%address, kind, error, unlogged, "somebody was not let in");
             }
         });
     }
@@ -53,31 +60,36 @@ struct Guest {
     connection: quinn::Connection,
     send: quinn::SendStream,
     reader: FrameReader,
+    seat: Seat,
 }
 
-async fn greet(links: &Links, me: ReplicaId, incoming: quinn::Incoming) -> Result<Guest, String> {
-    let connection = incoming.await.map_err(|error| error.to_string())?;
+/// Why somebody was not let in: the kind, and a text.
+type Stranger = (&'static str, String);
+
+async fn greet(links: &Links, me: ReplicaId, incoming: quinn::Incoming) -> Result<Guest, Stranger> {
+    // Whoever has no certificate, or a wrong one, comes to its end here or before it says a word.
+    let handshake = |error: quinn::ConnectionError| ("handshake", error.to_string());
+    let connection = incoming.await.map_err(handshake)?;
     let streams = connection.accept_bi().await;
-    let (mut send, receive) = streams.map_err(|error| error.to_string())?;
+    let (mut send, receive) = streams.map_err(handshake)?;
     let mut reader = FrameReader::new(receive);
     let hello = match reader.next().await {
         Ok(Frame::Hello(hello)) => Ok(hello),
         Ok(_) | Err(Ended::Wire(_)) => Err(Refusal::NoHello),
-        Err(Ended::Closed(error)) => return Err(error),
+        Err(Ended::Closed(error)) => return Err(("silent", error)),
     };
     let checked = hello.and_then(|hello| check(links, me, &connection, hello));
-    let peer = match checked {
-        Ok(peer) => peer,
+    let (peer, seat) = match checked {
+        Ok(checked) => checked,
         Err(refusal) => {
             let kind = kind(&refusal);
-            metrics::counter!("paxos_commit_refusals_total", "kind" => kind).increment(1);
             let text = refusal.to_string();
             let written = write(&mut send, &Frame::Refused(refusal)).await;
             if written.is_ok() && send.finish().is_ok() {
                 let _ = send.stopped().await;
             }
             Close::Refused.close(&connection);
-            return Err(text);
+            return Err((kind, text));
         }
     };
     let lsn = match &peer {
@@ -90,12 +102,17 @@ async fn greet(links: &Links, me: ReplicaId, incoming: quinn::Incoming) -> Resul
         lsn,
     };
     let written = write(&mut send, &Frame::Welcome(welcome)).await;
-    written.map_err(|error| error.to_string())?;
+    written.map_err(|error| ("silent", error.to_string()))?;
+    reader.share(seat.share.clone());
+    if let Peer::Replica(_) = peer {
+        connection.set_receive_window(quinn::VarInt::from_u32(WINDOW));
+    }
     Ok(Guest {
         peer,
         connection,
         send,
         reader,
+        seat,
     })
 }
 
@@ -105,7 +122,7 @@ fn check(
     me: ReplicaId,
     connection: &quinn::Connection,
     hello: Hello,
-) -> Result<Peer, Refusal> {
+) -> Result<(Peer, Seat), Refusal> {
     let Hello {
         version,
         cluster,
@@ -121,16 +138,13 @@ fn check(
             got: version,
         });
     }
-    let identity = peer_identity(connection);
-    let allowed = |identity: &super::identity::Identity| {
-        identity.cluster == own.cluster && identity.allows(&peer)
+    let not_allowed = |certificate| Refusal::Identity {
+        certificate,
+        claimed: peer.to_string(),
     };
-    if !identity.as_ref().is_ok_and(allowed) {
-        let certificate = identity.map_or_else(|error| error, |identity| identity.to_string());
-        return Err(Refusal::Identity {
-            certificate,
-            claimed: peer.to_string(),
-        });
+    let identity = peer_identity(connection).map_err(not_allowed)?;
+    if identity.cluster != own.cluster || !identity.allows(&peer) {
+        return Err(not_allowed(identity.to_string()));
     }
     if cluster != own.cluster.as_str() {
         return Err(Refusal::Cluster {
@@ -163,7 +177,12 @@ fn check(
     if links.len() >= PEERS_MAX && !matches!(peer, Peer::Replica(_)) {
         return Err(Refusal::TooMany { max: PEERS_MAX });
     }
-    Ok(peer)
+    match links.shares.seat(&identity.role) {
+        Some(seat) => Ok((peer, seat)),
+        None => Err(Refusal::TooManyOfAName {
+            max: PEERS_OF_A_NAME_MAX,
+        }),
+    }
 }
 
 fn kind(refusal: &Refusal) -> &'static str {
@@ -177,6 +196,7 @@ fn kind(refusal: &Refusal) -> &'static str {
         Refusal::NotServing(_) => "not_serving",
         Refusal::NoHello => "no_hello",
         Refusal::TooMany { .. } => "too_many",
+        Refusal::TooManyOfAName { .. } => "too_many_of_a_name",
     }
 }
 
@@ -187,7 +207,7 @@ impl Guest {
             self.stay_as_replica(links, replica).await;
             return;
         }
-        let (link, outbox) = links.add(&self.peer, &self.connection);
+        let (link, outbox) = links.add(&self.peer, &self.connection, self.seat.share.clone());
         let peer = self.peer.clone();
         tracing::debug!(%peer, "connected");
         let send = self.send;
@@ -207,7 +227,7 @@ impl Guest {
     /// What goes to another replica goes over the connection that was dialed to it; over this one
     /// as long as there is none.
     async fn stay_as_replica(mut self, links: &Links, replica: ReplicaId) {
-        let (link, outbox) = links.add_guest(replica, &self.connection);
+        let (link, outbox) = links.add_guest(replica, &self.connection, self.seat.share.clone());
         let send = self.send;
         let writer = tokio::spawn(async move { write_all(&outbox, send).await });
         read(links, &self.peer, &self.connection, &mut self.reader).await;
@@ -224,14 +244,14 @@ async fn read(
     reader: &mut FrameReader,
 ) {
     loop {
-        let frame = match reader.next().await {
+        let (frame, bytes) = match reader.next_with_length().await {
             Ok(frame) => frame,
             Err(Ended::Closed(error)) => {
                 tracing::debug!(%peer, %error, "connection ended");
                 return;
             }
             Err(Ended::Wire(error)) => {
-                forbid(peer, connection, &error.to_string());
+                forbid(links, peer, connection, &error.to_string());
                 return;
             }
         };
@@ -239,6 +259,7 @@ async fn read(
             (from, Frame::Message(message)) if may_say(from, &message) => Inbound::Message {
                 from: from.clone(),
                 message,
+                room: links.room_for(bytes).await,
             },
             (Peer::Replica(replica), Frame::Lsn(lsn)) => {
                 let lsns = &mut links.lsns().peers;
@@ -254,7 +275,7 @@ async fn read(
                 query,
             },
             (_, Frame::Message(message)) => {
-                forbid(peer, connection, &kind_of(&message));
+                forbid(links, peer, connection, &kind_of(&message));
                 return;
             }
             (
@@ -266,7 +287,7 @@ async fn read(
                 | Frame::Query(_)
                 | Frame::Answer(_),
             ) => {
-                forbid(peer, connection, "a frame that is none of its own");
+                forbid(links, peer, connection, "a frame that is none of its own");
                 return;
             }
         };
@@ -283,8 +304,14 @@ fn kind_of(message: &Message) -> String {
     text[..end.unwrap_or(text.len())].to_owned()
 }
 
-fn forbid(peer: &Peer, connection: &quinn::Connection, what: &str) {
-    tracing::warn!(%peer, what, "gave the connection up: the peer may not say that");
-    metrics::counter!("paxos_commit_refusals_total", "kind" => "forbidden").increment(1);
+fn forbid(links: &Links, peer: &Peer, connection: &quinn::Connection, what: &str) {
+    if let Some(unlogged) = links.refusals.note("forbidden") {
+        tracing::warn!(
+            %peer,
+            what,
+            unlogged,
+            "gave the connection up: the peer may not say that"
+        );
+    }
     Close::Forbidden.close(connection);
 }

@@ -131,7 +131,7 @@ async fn connect_once(
         links.learn(&welcome.generations);
     }
     let peer = Peer::Replica(replica);
-    let (link, outbox) = links.add(&peer, &connection);
+    let (link, outbox) = links.add(&peer, &connection, Arc::default());
     tracing::debug!(%replica, %address, "connected");
     let writer = {
         let outbox = outbox.clone();
@@ -200,6 +200,7 @@ async fn greet(links: &Links, replica: ReplicaId, address: &Address) -> Result<G
     let written = write(&mut send, &Frame::Hello(hello)).await;
     written.map_err(|error| greeting(error.to_string()))?;
     let mut reader = FrameReader::new(receive);
+    reader.share(Arc::default());
     let welcome = match reader.next().await {
         Ok(Frame::Welcome(welcome)) => welcome,
         Ok(Frame::Refused(refusal)) => {
@@ -305,6 +306,7 @@ async fn read(
             Ok(Frame::Message(message)) => Inbound::Message {
                 from: Peer::Replica(replica),
                 message,
+                room: None,
             },
             Ok(Frame::Answer(answer)) => Inbound::Answer {
                 from: replica,

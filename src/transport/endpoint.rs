@@ -22,8 +22,12 @@ const KEEP_ALIVE: Duration = Duration::from_millis(750);
 /// again after about three times that. (quinn's own, for the whole internet, is 333 ms.)
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 
-/// What a peer may have under way on a stream: two of the longest frames.
-const WINDOW: u32 = 2 * FRAME_BYTES_MAX as u32;
+/// What a replica may have under way on a connection: two of the longest frames.
+pub(super) const WINDOW: u32 = 2 * FRAME_BYTES_MAX as u32;
+
+/// What everyone else may have under way to a replica. It lies in the replica's memory as long as
+/// the replica is behind, once for each connection, and there may be thousands.
+const GUEST_WINDOW: u32 = 256 * 1024;
 
 /// Opens a replica's endpoint: it listens, and it dials from the same socket. With the same
 /// `reset_key` at each start, the peers of a replica that crashed are told at once, by stateless
@@ -34,7 +38,7 @@ pub(super) fn listen(
     reset_key: &[u8; 64],
 ) -> Result<quinn::Endpoint, ListenError> {
     let mut server = credentials.server()?;
-    server.transport_config(transport());
+    server.transport_config(transport(GUEST_WINDOW));
     server.migration(true);
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
     let config = EndpointConfig::new(Arc::new(key));
@@ -59,7 +63,7 @@ pub(super) fn dial_only() -> Result<quinn::Endpoint, ListenError> {
 /// How a dialer proves itself, with the settings of every connection.
 pub(super) fn dialer(credentials: &Credentials) -> Result<quinn::ClientConfig, CredentialsError> {
     let mut client = credentials.client()?;
-    client.transport_config(transport());
+    client.transport_config(transport(WINDOW));
     Ok(client)
 }
 
@@ -80,7 +84,8 @@ pub enum ListenError {
     Credentials(#[from] CredentialsError),
 }
 
-fn transport() -> Arc<TransportConfig> {
+/// Up to `window` bytes may come that were not read yet.
+fn transport(window: u32) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
         .initial_rtt(INITIAL_RTT)
@@ -89,7 +94,7 @@ fn transport() -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(WINDOW))
-        .receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(window))
         .send_window(u64::from(WINDOW))
         .datagram_receive_buffer_size(None);
     Arc::new(transport)

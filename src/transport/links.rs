@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::protocol::message::Message;
 use crate::protocol::paxos::ReplicaId;
@@ -13,6 +13,14 @@ use crate::wire::{Frame, Lsn, Query};
 
 use super::credentials::Credentials;
 use super::outbox::Outbox;
+use super::refusals::Refusals;
+use super::shares::{Share, Shares};
+
+/// About how many bytes of long messages may wait for the driver, or be worked on.
+const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A message up to this length is not counted: it is one of a bounded number.
+const INBOX_SHORT_BYTES: usize = 1024;
 
 /// What comes from the network, in the order of each connection.
 #[derive(Debug)]
@@ -26,7 +34,12 @@ pub(crate) enum Inbound {
     /// A connection is gone.
     Disconnected { peer: Peer, link: u64 },
     /// A message came, and its sender may say that.
-    Message { from: Peer, message: Message },
+    Message {
+        from: Peer,
+        message: Message,
+        /// Of the memory for what has come and is not done with; none for short ones.
+        room: Option<OwnedSemaphorePermit>,
+    },
     /// A replica's store is so far.
     Lsn { replica: ReplicaId, lsn: u64 },
     /// An operator asks.
@@ -87,6 +100,10 @@ pub(crate) struct Links {
     pub(super) credentials: Credentials,
     pub(super) endpoint: quinn::Endpoint,
     pub(super) inbox: mpsc::Sender<Inbound>,
+    /// How many bytes of long messages may wait, or be worked on.
+    inbox_bytes: Arc<Semaphore>,
+    pub(super) shares: Shares,
+    pub(crate) refusals: Refusals,
     links: Mutex<HashMap<Peer, Link>>,
     /// Connections that other replicas have dialed. They are answered this way as long as this one
     /// does not dial them: so one that was removed still learns that it was.
@@ -142,6 +159,9 @@ impl Links {
             credentials,
             endpoint,
             inbox,
+            inbox_bytes: Arc::new(Semaphore::new(INBOX_BYTES_MAX)),
+            shares: Shares::default(),
+            refusals: Refusals::default(),
             links: Mutex::default(),
             guests: Mutex::default(),
             numbers: AtomicU64::new(1),
@@ -164,7 +184,7 @@ impl Links {
         let links = lock(&self.links);
         for (peer, message) in messages {
             match links.get(&peer) {
-                Some(link) => link.push(&peer, Frame::Message(message)),
+                Some(link) => self.push(link, &peer, Frame::Message(message)),
                 None => self.answer(&peer, Frame::Message(message)),
             }
         }
@@ -173,9 +193,30 @@ impl Links {
     /// Queues any frame.
     pub(crate) fn send_frame(&self, peer: &Peer, frame: Frame) {
         match lock(&self.links).get(peer) {
-            Some(link) => link.push(peer, frame),
+            Some(link) => self.push(link, peer, frame),
             None => self.answer(peer, frame),
         }
+    }
+
+    /// A message of the core came to nothing, because of who sent it or because of what it says.
+    pub(crate) fn refused(&self, kind: &'static str, peer: &Peer, what: &dyn std::fmt::Debug) {
+        if let Some(unlogged) = self.refusals.note(kind) {
+            tracing::info!(%peer, kind, ?what, unlogged, "turned a message away");
+        }
+    }
+
+    fn push(&self, link: &Link, peer: &Peer, frame: Frame) {
+        if link.outbox.push(frame).is_ok() {
+            return;
+        }
+        if let Some(unlogged) = self.refusals.note("overflow") {
+            tracing::warn!(
+                %peer,
+                unlogged,
+                "gave the connection up: the peer does not read fast enough"
+            );
+        }
+        Close::Overflow.close(&link.connection);
     }
 
     /// Queues a frame for a replica that has dialed this one.
@@ -183,7 +224,7 @@ impl Links {
         if let Peer::Replica(replica) = peer
             && let Some(link) = lock(&self.guests).get(replica)
         {
-            link.push(peer, frame);
+            self.push(link, peer, frame);
         }
     }
 
@@ -191,7 +232,7 @@ impl Links {
     pub(crate) fn send_to_replicas(&self, frame: &Frame) {
         for (peer, link) in lock(&self.links).iter() {
             if matches!(peer, Peer::Replica(_)) {
-                link.push(peer, frame.clone());
+                self.push(link, peer, frame.clone());
             }
         }
     }
@@ -204,8 +245,13 @@ impl Links {
     }
 
     /// A connection to `peer` is up: what is sent to it goes this way from now on.
-    pub(super) fn add(&self, peer: &Peer, connection: &quinn::Connection) -> (u64, Arc<Outbox>) {
-        let link = self.link(connection);
+    pub(super) fn add(
+        &self,
+        peer: &Peer,
+        connection: &quinn::Connection,
+        share: Arc<Share>,
+    ) -> (u64, Arc<Outbox>) {
+        let link = self.link(connection, share);
         let added = (link.number, link.outbox.clone());
         metrics::gauge!("paxos_commit_connections").increment(1.0);
         let old = lock(&self.links).insert(peer.clone(), link);
@@ -220,8 +266,9 @@ impl Links {
         &self,
         replica: ReplicaId,
         connection: &quinn::Connection,
+        share: Arc<Share>,
     ) -> (u64, Arc<Outbox>) {
-        let link = self.link(connection);
+        let link = self.link(connection, share);
         let added = (link.number, link.outbox.clone());
         let old = lock(&self.guests).insert(replica, link);
         if let Some(old) = old {
@@ -230,10 +277,20 @@ impl Links {
         added
     }
 
-    fn link(&self, connection: &quinn::Connection) -> Link {
+    /// Waits until there is room for a message of so many bytes, if that is long.
+    pub(super) async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        if bytes <= INBOX_SHORT_BYTES {
+            return None;
+        }
+        let permits = u32::try_from(bytes.min(INBOX_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = self.inbox_bytes.clone().acquire_many_owned(permits);
+        room.await.ok()
+    }
+
+    fn link(&self, connection: &quinn::Connection, share: Arc<Share>) -> Link {
         Link {
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
-            outbox: Arc::default(),
+            outbox: Arc::new(Outbox::new(share)),
             connection: connection.clone(),
         }
     }
@@ -401,14 +458,6 @@ impl Link {
     fn replace(&self) {
         self.outbox.close();
         Close::Replaced.close(&self.connection);
-    }
-
-    fn push(&self, peer: &Peer, frame: Frame) {
-        if self.outbox.push(frame).is_err() {
-            tracing::warn!(%peer, "gave the connection up: the peer does not read fast enough");
-            metrics::counter!("paxos_commit_refusals_total", "kind" => "overflow").increment(1);
-            Close::Overflow.close(&self.connection);
-        }
     }
 }
 

@@ -9,6 +9,8 @@
 //! | `permission` | what an identity may say |
 //! | `outbox`, `stream` | what waits for a connection; frames on it |
 //! | `links` | the connections, by peer |
+//! | `shares` | what the connections of one name may take together |
+//! | `refusals` | what is turned away: counted, and logged without flooding |
 //!
 //! Everyone dials replicas, replicas each other too: what a replica sends to another goes over the
 //! connection that it dialed itself, so that there is no question which of two to keep. (One that
@@ -30,6 +32,8 @@ mod identity;
 mod links;
 mod outbox;
 mod permission;
+mod refusals;
+mod shares;
 mod stream;
 
 use std::collections::BTreeMap;

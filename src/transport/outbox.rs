@@ -1,12 +1,14 @@
 //! What waits to be written to one connection.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use crate::protocol::message::Message;
 use crate::protocol::types::Entry;
 use crate::wire::{Answer, Frame, Query};
+
+use super::shares::Share;
 
 /// The most frames that wait for one connection.
 const FRAMES_MAX: usize = 65_536;
@@ -23,12 +25,16 @@ const FRAME_BYTES: usize = 256;
 pub(super) struct Outbox {
     state: Mutex<State>,
     ready: Notify,
+    /// That of the peer's name.
+    share: Arc<Share>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     frames: Vec<Frame>,
     bytes: usize,
+    /// The bytes that the writer took last, and may still hold.
+    taken: usize,
     closed: bool,
 }
 
@@ -37,6 +43,14 @@ struct State {
 pub(super) struct Full;
 
 impl Outbox {
+    pub(super) fn new(share: Arc<Share>) -> Self {
+        Outbox {
+            state: Mutex::default(),
+            ready: Notify::new(),
+            share,
+        }
+    }
+
     /// Queues a frame. After [`close`](Self::close) it is dropped.
     pub(super) fn push(&self, frame: Frame) -> Result<(), Full> {
         let mut state = self.lock();
@@ -44,7 +58,10 @@ impl Outbox {
             return Ok(());
         }
         let bytes = FRAME_BYTES + more_bytes(&frame);
-        if state.frames.len() >= FRAMES_MAX || state.bytes + bytes > BYTES_MAX {
+        let full = state.frames.len() >= FRAMES_MAX
+            || state.taken + state.bytes + bytes > BYTES_MAX
+            || !self.share.queue(bytes);
+        if full {
             state.closed = true;
             drop(state);
             self.ready.notify_one();
@@ -67,8 +84,11 @@ impl Outbox {
             let ready = self.ready.notified();
             {
                 let mut state = self.lock();
+                // Who asks for more has written what there was.
+                self.share.unqueue(state.taken);
+                state.taken = 0;
                 if !state.frames.is_empty() {
-                    state.bytes = 0;
+                    state.taken = std::mem::take(&mut state.bytes);
                     std::mem::swap(frames, &mut state.frames);
                     return true;
                 }
@@ -93,6 +113,13 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let state = self.lock();
+        self.share.unqueue(state.taken + state.bytes);
+    }
+}
+
 /// About how many bytes one item of a list takes: an id and a roster, for most.
 const ITEM_BYTES: usize = 256;
 
@@ -104,7 +131,8 @@ fn more_bytes(frame: &Frame) -> usize {
         Frame::Answer(Answer::List(listing)) => listing.transactions.len() * ITEM_BYTES,
         Frame::Answer(Answer::Status(report)) => report.participants.len() * ITEM_BYTES,
         Frame::Hello(_) | Frame::Welcome(_) | Frame::Refused(_) | Frame::Lsn(_) => 0,
-        Frame::Query(Query::Status | Query::List { .. }) => 0,
+        Frame::Answer(Answer::Refusals(refusals)) => refusals.len() * ITEM_BYTES,
+        Frame::Query(Query::Status | Query::List { .. } | Query::Refusals) => 0,
     }
 }
 
@@ -195,6 +223,38 @@ mod tests {
         assert_eq!(outbox.push(Frame::Lsn(0)), Err(Full));
         // The connection is closed by whoever met that; nobody is told twice.
         assert_eq!(outbox.push(Frame::Lsn(0)), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn what_the_writer_holds_counts_until_it_asks_for_more() {
+        let share = Arc::new(Share::default());
+        let outboxes = [0, 1, 2].map(|_| Outbox::new(share.clone()));
+        let long = || {
+            Frame::Message(Message::Collect {
+                generation: 1,
+                ids: vec![
+                    "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b"
+                        .parse()
+                        .unwrap();
+                    100_000
+                ],
+            })
+        };
+        let mut frames = Vec::new();
+        for outbox in &outboxes[..2] {
+            while outbox.push(long()).is_ok() && !outbox.lock().closed {}
+            assert!(outbox.take(&mut frames).await);
+            frames.clear();
+        }
+        // Two connections of the name have taken nearly all of its room.
+        let fit = (0..)
+            .take_while(|_| outboxes[2].push(long()).is_ok())
+            .take(9)
+            .count();
+        assert!(fit < 3, "{fit}");
+        let [one, _, _] = outboxes;
+        drop(one);
+        assert!(Outbox::new(share).push(long()).is_ok());
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Frames on one QUIC stream.
 
+use std::sync::Arc;
+
 use quinn::{RecvStream, SendStream};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::wire::{self, Frame, WireError};
 
 use super::outbox::Outbox;
+use super::shares::{SHORT_BYTES, Share};
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -29,6 +33,10 @@ pub(super) struct FrameReader {
     buffer: Vec<u8>,
     /// Up to here the buffer was decoded.
     taken: usize,
+    /// Where room for long frames comes from; without one there are none.
+    share: Option<Arc<Share>>,
+    /// The room for the one that is being read.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl FrameReader {
@@ -37,18 +45,42 @@ impl FrameReader {
             stream,
             buffer: Vec::new(),
             taken: 0,
+            share: None,
+            room: None,
         }
+    }
+
+    /// From now on long frames are read, as far as there is room for them.
+    pub(super) fn share(&mut self, share: Arc<Share>) {
+        self.share = Some(share);
     }
 
     /// The next frame.
     pub(super) async fn next(&mut self) -> Result<Frame, Ended> {
+        self.next_with_length().await.map(|(frame, _)| frame)
+    }
+
+    /// The next frame, and how many bytes it had.
+    pub(super) async fn next_with_length(&mut self) -> Result<(Frame, usize), Ended> {
         loop {
             if let Some((frame, bytes)) = wire::decode(&self.buffer[self.taken..])? {
                 self.taken += bytes;
-                return Ok(frame);
+                self.room = None;
+                return Ok((frame, bytes));
             }
             self.buffer.drain(..self.taken);
             self.taken = 0;
+            if self.room.is_none()
+                && let Some(bytes) = wire::announced(&self.buffer)
+            {
+                self.room = match &self.share {
+                    Some(share) => share.room_for(bytes).await,
+                    None if bytes > SHORT_BYTES => {
+                        return Err(WireError::TooLong { got: bytes }.into());
+                    }
+                    None => None,
+                };
+            }
             // A long frame gives its memory back.
             if self.buffer.is_empty() && self.buffer.capacity() > 2 * READ_BYTES {
                 self.buffer.shrink_to(READ_BYTES);

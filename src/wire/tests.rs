@@ -25,8 +25,8 @@ fn kind(frame: &Frame) -> &'static str {
         Frame::Welcome(_) => "Welcome",
         Frame::Refused(_) => "Refused",
         Frame::Lsn(_) => "Lsn",
-        Frame::Query(Query::Status | Query::List { .. }) => "Query",
-        Frame::Answer(Answer::Status(_) | Answer::List(_)) => "Answer",
+        Frame::Query(Query::Status | Query::List { .. } | Query::Refusals) => "Query",
+        Frame::Answer(Answer::Status(_) | Answer::List(_) | Answer::Refusals(_)) => "Answer",
         Frame::Message(message) => match message {
             Message::BeginCommit(_) => "BeginCommit",
             Message::Rollback { .. } => "Rollback",

@@ -67,6 +67,11 @@ pub(super) fn frames() -> Vec<(&'static str, Frame)> {
                 more: true,
             })),
         ),
+        ("Query::Refusals", Frame::Query(Query::Refusals)),
+        (
+            "Answer::Refusals",
+            Frame::Answer(Answer::Refusals(vec![("identity".into(), 7)])),
+        ),
     ];
     frames.extend(refusals().map(|(name, refusal)| (name, Frame::Refused(refusal))));
     let messages = transactions().into_iter().chain(control());
@@ -91,7 +96,7 @@ fn report() -> Box<Report> {
     })
 }
 
-fn refusals() -> [(&'static str, Refusal); 9] {
+fn refusals() -> [(&'static str, Refusal); 10] {
     [
         (
             "Refused::Version",
@@ -136,6 +141,10 @@ fn refusals() -> [(&'static str, Refusal); 9] {
         ("Refused::NotServing", Refusal::NotServing("why".into())),
         ("Refused::NoHello", Refusal::NoHello),
         ("Refused::TooMany", Refusal::TooMany { max: 4_096 }),
+        (
+            "Refused::TooManyOfAName",
+            Refusal::TooManyOfAName { max: 512 },
+        ),
     ]
 }
 
