@@ -180,3 +180,57 @@ fn a_decoder_that_panics_or_believes_a_length_is_noticed() {
     assert_eq!(check(believes, b"\x01"), Ok(true));
     assert!(check(believes, b"\xff").unwrap_err().contains("memory"));
 }
+
+/// Frames of nearly the greatest length, that are all list.
+fn full_frames() -> Vec<(&'static str, Vec<u8>)> {
+    use crate::protocol::message::{BeginCommit, Message};
+    use crate::protocol::types::{Branch, CommitId, Roster, Session, Vote};
+    use crate::wire::{Frame, encode};
+
+    let txn = "00000001-00c0ffee00c0ffee-0000002a".parse().unwrap();
+    let branch = |session| Branch {
+        participant: "a".parse().unwrap(),
+        session: Session(session),
+    };
+    let roster = Roster::new([branch(1)]).unwrap();
+    let id = CommitId::new(txn, &roster);
+    let vote_timeout = Duration::from_secs(1);
+    let framed = |message| {
+        let mut bytes = Vec::new();
+        encode(&Frame::Message(message), &mut bytes).unwrap();
+        bytes
+    };
+    let begin = Message::BeginCommit(BeginCommit {
+        id,
+        roster,
+        requests: vec![None; 4_000_000],
+        floor: 0,
+        vote_timeout,
+    });
+    let branches: Vec<Branch> = (0..700_000).map(branch).collect();
+    // A vote, with a list in the place of its roster.
+    let vote = (3_u8, 8_u8, id, &branches, Vote::Prepared, vote_timeout);
+    let vote = postcard::to_stdvec(&vote).unwrap();
+    let vote = [&(vote.len() as u32).to_le_bytes()[..], &vote].concat();
+    let rollback = Message::Rollback {
+        txn,
+        branches,
+        floor: 0,
+    };
+    vec![
+        ("BeginCommit", framed(begin)),
+        ("Vote", vote),
+        ("Rollback", framed(rollback)),
+    ]
+}
+
+#[test]
+fn what_clients_say_takes_no_more_memory_than_it_is_long() {
+    for (name, frame) in full_frames() {
+        assert!(frame.len() > 3_000_000, "{name}: {}", frame.len());
+        let held = allocation_counter::measure(|| {
+            crate::wire::decode(&frame).unwrap_err();
+        });
+        assert!(held.bytes_max < 64 * 1024, "{name}: {}", held.bytes_max);
+    }
+}

@@ -13,7 +13,7 @@ use super::paxos::log::LogMessage;
 use super::paxos::{Ballot, ReplicaId};
 use super::types::{
     Branch, BranchSet, CommitId, Configuration, Entry, Generations, Listed, Outcome,
-    ParticipantName, ReadOnly, Request, Roster, Session, TxnId, Vote,
+    ParticipantName, ROSTER_MAX, ReadOnly, Request, Roster, Session, TxnId, Vote, limited,
 };
 
 pub use super::types::Unapplied;
@@ -31,6 +31,7 @@ pub enum Message {
         /// The transaction.
         txn: TxnId,
         /// The sessions that work under it.
+        #[serde(deserialize_with = "limited::<_, _, ROSTER_MAX>")]
         branches: Vec<Branch>,
         /// The lowest sequence number that the initiator still cares about.
         floor: u32,
@@ -312,6 +313,7 @@ pub struct BeginCommit {
     /// The roster, of which `id` holds the digest.
     pub roster: Roster,
     /// The requests, one for each branch of the roster in order; or none at all.
+    #[serde(deserialize_with = "limited::<_, _, ROSTER_MAX>")]
     pub requests: Vec<Option<Request>>,
     /// The lowest sequence number that the initiator still cares about.
     pub floor: u32,

@@ -12,7 +12,7 @@ use crate::protocol::types::{InitiatorId, ParticipantName, Peer, Session};
 const SCHEME: &str = "paxos-commit://";
 
 /// The bits of an [`InitiatorId`] that are drawn at random; the others come from the name.
-const RANDOM_BITS: u32 = 40;
+const RANDOM_BITS: u32 = InitiatorId::RUN_BITS;
 
 /// A name in a certificate: of a cluster, a participant, an initiator or an operator. 1 to 64 of
 /// `a-z A-Z 0-9 . _ -`.
@@ -127,12 +127,12 @@ pub fn draw_initiator(name: &Name) -> InitiatorId {
 
 /// Whether an initiator of this name may have drawn `id`.
 pub fn is_bound(id: InitiatorId, name: &Name) -> bool {
-    id.0 >> RANDOM_BITS == binding(name)
+    id.name_bits() == binding(name)
 }
 
 /// Whether both ids were drawn by initiators of one name.
 pub(crate) fn are_of_one_name(one: InitiatorId, other: InitiatorId) -> bool {
-    one.0 >> RANDOM_BITS == other.0 >> RANDOM_BITS
+    one.name_bits() == other.name_bits()
 }
 
 /// 64 random bits.

@@ -11,6 +11,7 @@
 #[cfg(feature = "fault-injection")]
 mod disks;
 mod harness;
+mod hostile;
 #[cfg(feature = "fault-injection")]
 mod losing_fs;
 mod membership;

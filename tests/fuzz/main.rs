@@ -6,7 +6,8 @@
 //!   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 //!   -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
 //! export CARGO_TARGET_DIR=target/fuzz
-//! cargo test --target x86_64-unknown-linux-gnu --test fuzz --no-run    # prints the program's path
+//! cargo test --target x86_64-unknown-linux-gnu --no-default-features --features cluster,embedded \
+//!   --test fuzz --no-run                                               # prints the path of PROGRAM
 //! FUZZ_TARGET=frames PROGRAM WORK tests/corpus/frames -max_total_time=360 -timeout=5
 //! FUZZ_TARGET=frames PROGRAM -merge=1 SMALLER WORK tests/corpus/frames -max_len=1024
 //! ```

@@ -25,6 +25,8 @@ pub(super) enum Voted {
     Accepted(Outcome),
     /// The branch's first vote is held already.
     Again,
+    /// The same, and this one says something else.
+    Otherwise,
     /// A higher ballot was promised: the vote comes too late to count here.
     TooLate,
 }
@@ -33,7 +35,15 @@ impl VoteAcceptor {
     /// Takes the vote of the branch at position `index` of `roster`.
     pub(super) fn vote(&mut self, roster: &Roster, index: usize, vote: Vote) -> Voted {
         if self.any().contains(index) {
-            return Voted::Again;
+            let held = match vote {
+                Vote::Prepared => self.prepared,
+                Vote::ReadOnly => self.read_only,
+                Vote::Aborted => self.aborted,
+            };
+            return match held.contains(index) {
+                true => Voted::Again,
+                false => Voted::Otherwise,
+            };
         }
         // The vote is a phase 2a message of ballot 0: ignored if a higher ballot was promised.
         if !self.paxos.promised().is_zero() {
@@ -200,7 +210,10 @@ mod tests {
     fn the_first_vote_of_a_branch_stands() {
         let mut acceptor = VoteAcceptor::default();
         acceptor.vote(&roster(2), 0, Vote::Prepared);
-        assert_eq!(acceptor.vote(&roster(2), 0, Vote::Aborted), Voted::Again);
+        assert_eq!(acceptor.vote(&roster(2), 0, Vote::Prepared), Voted::Again);
+        for other in [Vote::Aborted, Vote::ReadOnly] {
+            assert_eq!(acceptor.vote(&roster(2), 0, other), Voted::Otherwise);
+        }
         assert!(!acceptor.holds_aborted());
     }
 

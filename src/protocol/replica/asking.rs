@@ -37,7 +37,7 @@ impl Replica {
         if !self.admits(from, id, out) {
             return Ok(());
         }
-        if self.is_busy(&id) {
+        if !self.takes_on(from, id) {
             out.send(from.clone(), Message::Busy { id });
             return Ok(());
         }

@@ -6,6 +6,7 @@
 //! | `recovery` | ballots above 0 that this replica leads |
 //! | `instance` | what is kept of a transaction under way |
 //! | `voting` | the normal case: begin, prepare, vote, report |
+//! | `admitting` | whether something new is taken on when there is much already |
 //! | `ballots` | recovery: phase 1 and 2, in batches |
 //! | `settling` | decided: tell everyone, until all have applied it |
 //! | `asking` | questions, forced abort, the directory of sessions |
@@ -51,6 +52,7 @@
 //! is about to save.
 
 mod acceptor;
+mod admitting;
 mod asking;
 mod ballots;
 mod catching_up;
@@ -83,6 +85,7 @@ use super::types::{
     Session, TxnId,
 };
 
+use admitting::Places;
 use catching_up::Fetching;
 use forgetting::Forgetting;
 use instance::{Instance, Phase};
@@ -140,6 +143,8 @@ pub enum Rejection {
     WrongRoster,
     /// The sender does not stand in the roster.
     NotInRoster,
+    /// The branch has voted, and said something else: at most one of the two can be meant.
+    VotesOtherwise,
     /// The transaction belongs to another initiator.
     NotItsInitiator,
     /// The ballot belongs to another replica, or is ballot 0, which belongs to the votes.
@@ -161,6 +166,8 @@ pub struct Replica {
     instances: BTreeMap<CommitId, Instance>,
     /// How many of `instances` are undecided.
     undecided: usize,
+    /// Because of whom they were taken on.
+    places: Places,
     /// What nobody waits for any more, as far as it has not been evicted.
     finished: BTreeMap<CommitId, Outcome>,
     /// Up to where the store may hold what is not in memory.
@@ -220,6 +227,7 @@ impl Host for Replica {
             config,
             instances: BTreeMap::new(),
             undecided: 0,
+            places: Places::default(),
             finished: BTreeMap::new(),
             stored: Stored::default(),
             directory: BTreeMap::new(),
@@ -423,11 +431,6 @@ impl Replica {
     fn decides(&self, replica: ReplicaId, id: &CommitId) -> bool {
         let acceptors = self.generations.acceptors(id.txn.generation);
         acceptors.is_some_and(|acceptors| acceptors.contains(replica))
-    }
-
-    /// Whether a transaction that is new here cannot be taken on.
-    fn is_busy(&self, id: &CommitId) -> bool {
-        self.undecided >= self.config.undecided_max && !self.instances.contains_key(id)
     }
 
     /// The commit ids of `txn`.

@@ -174,6 +174,7 @@ impl Replica {
     /// and is told), or a commit that all branches have applied.
     fn finish(&mut self, id: CommitId, outcome: Outcome, source: Source, out: &mut Effects<Self>) {
         self.recovery.end(&id);
+        self.places.free(&id);
         if let Some(instance) = self.instances.remove(&id) {
             if instance.phase == Phase::Undecided {
                 self.undecided -= 1;
@@ -191,6 +192,8 @@ impl Replica {
     /// A settled commit that waits for a branch, whether it was known here or not.
     pub(super) fn adopt(&mut self, id: CommitId, unapplied: &Unapplied, out: &mut Effects<Self>) {
         let patience = self.config.push_ticks;
+        // Nobody did that: it is held for whoever waits for it.
+        self.places.free(&id);
         let instance = self.instance(id, patience);
         instance.take(unapplied);
         instance.tell_waiters(id, Outcome::Commit, out);

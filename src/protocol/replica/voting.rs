@@ -32,7 +32,7 @@ impl Replica {
         if !self.admits(from, begin.id, out) {
             return Ok(());
         }
-        if self.is_busy(&begin.id) {
+        if !self.takes_on(from, begin.id) {
             out.send(from.clone(), Message::Busy { id: begin.id });
             return Ok(());
         }
@@ -81,7 +81,7 @@ impl Replica {
         if !self.admits(from, cast.id, out) {
             return Ok(());
         }
-        if self.is_busy(&cast.id) {
+        if !self.takes_on(from, cast.id) {
             out.send(from.clone(), Message::Busy { id: cast.id });
             return Ok(());
         }
@@ -105,6 +105,7 @@ impl Replica {
                 Self::report(instance, cast.id, Ballot::ZERO, outcome, out);
                 self.learn(cast.id, self.config.id, Ballot::ZERO, outcome, out);
             }
+            Voted::Otherwise => return Err(Rejection::VotesOtherwise),
             // A branch that says it again has missed the report, if there was one.
             Voted::Again | Voted::TooLate => {
                 if let Some((ballot, outcome)) = instance.acceptor.accepted() {

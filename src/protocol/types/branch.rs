@@ -8,6 +8,8 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use super::limited::limited;
+
 /// The most branches that one transaction can have.
 pub const ROSTER_MAX: usize = 32;
 
@@ -141,8 +143,7 @@ pub struct BranchTextError {
 }
 
 /// The branches of one transaction, sorted, fixed once by the initiator when it asks for commit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "Vec<Branch>")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Roster(Arc<[Branch]>);
 
 impl Roster {
@@ -196,17 +197,16 @@ impl Roster {
     }
 }
 
-impl TryFrom<Vec<Branch>> for Roster {
-    type Error = RosterError;
-
-    fn try_from(branches: Vec<Branch>) -> Result<Self, RosterError> {
-        Roster::new(branches)
-    }
-}
-
 impl Serialize for Roster {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Roster {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let branches: Vec<Branch> = limited::<_, _, ROSTER_MAX>(deserializer)?;
+        Roster::new(branches).map_err(de::Error::custom)
     }
 }
 

@@ -13,6 +13,16 @@ use super::branch::Roster;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InitiatorId(pub u64);
 
+impl InitiatorId {
+    /// The lower bits tell the runs of one initiator apart.
+    pub(crate) const RUN_BITS: u32 = 40;
+
+    /// The upper bits, which whoever draws ids binds to the initiator's name.
+    pub(crate) fn name_bits(self) -> u64 {
+        self.0 >> Self::RUN_BITS
+    }
+}
+
 impl fmt::Display for InitiatorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

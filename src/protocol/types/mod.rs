@@ -5,6 +5,7 @@ mod configuration;
 mod entry;
 mod generations;
 mod id;
+mod limited;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use configuration::{
 pub use entry::{Entry, LIST_MAX, Listed, Open, Settle, Unapplied};
 pub use generations::{Applies, Generations, Openness, UNSETTLED_MAX};
 pub use id::{CommitId, IdError, InitiatorId, RosterDigest, TxnId};
+pub(crate) use limited::limited;
 
 use super::paxos::ReplicaId;
 

@@ -3,6 +3,7 @@
 //! Ticks are 10 ms; a vote timeout is 5 to 20 ticks, 10 where a test says nothing else. Replica n
 //! of the usual three takes its turn 2 * (n - 1) ticks after the first.
 
+mod admitting;
 mod asking;
 mod batches;
 mod begin;

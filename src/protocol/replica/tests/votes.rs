@@ -91,7 +91,10 @@ fn all_read_only_waits_for_nothing_but_a_majority() {
 fn the_first_vote_of_a_branch_stands() {
     let mut rig = Rig::new(1).given(a(), vote(1, Prepared));
     assert_eq!(rig.hear(a(), vote(1, Prepared)), nothing());
-    assert_eq!(rig.hear(a(), vote(1, Aborted)), nothing());
+    assert_eq!(
+        rig.hear(a(), vote(1, Aborted)),
+        rejected(a(), Rejection::VotesOtherwise)
+    );
     assert_eq!(rig.outcome(1), None);
 }
 
@@ -106,7 +109,7 @@ fn a_branch_that_says_it_again_gets_the_report_again() {
     );
     assert_eq!(
         rig.hear(b(), vote(1, Aborted)),
-        sends(reported([b()], Commit)),
+        rejected(b(), Rejection::VotesOtherwise),
         "a contradiction changes nothing"
     );
 }
