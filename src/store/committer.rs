@@ -177,8 +177,10 @@ impl Batch {
 /// How a [`Committer`] runs.
 #[non_exhaustive]
 pub struct CommitterConfig {
-    /// The name of its thread, and of the store in its last words.
+    /// The name of its thread.
     pub name: String,
+    /// Whose store it is and where, for its last words: `of replica 1 in /var/lib/bank`.
+    pub store: String,
     /// A commit that takes longer ends the process.
     pub commit_max: Duration,
     /// Told of each save, on the committer's thread.
@@ -189,9 +191,10 @@ pub struct CommitterConfig {
 
 impl CommitterConfig {
     /// The usual settings.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>, store: impl Into<String>) -> Self {
         CommitterConfig {
             name: name.into(),
+            store: store.into(),
             commit_max: COMMIT_MAX,
             observer: None,
             on_fatal: Arc::new(|fatal: Fatal| fatal.abort()),
@@ -234,11 +237,12 @@ impl<S: Saver> Committer<S> {
         let counters = Arc::new(Counters::default());
         let CommitterConfig {
             name,
+            store,
             commit_max,
             observer,
             on_fatal,
         } = config;
-        let watchdog = Watchdog::start(&name, commit_max, Arc::clone(&on_fatal))?;
+        let watchdog = Watchdog::start(&name, &store, commit_max, Arc::clone(&on_fatal))?;
         let worker = Worker {
             database,
             saver,
@@ -248,7 +252,7 @@ impl<S: Saver> Committer<S> {
             observer,
             watchdog,
         };
-        let thread = thread::Builder::new().name(name.clone());
+        let thread = thread::Builder::new().name(name);
         let thread = thread.spawn(move || {
             // A panic is a failure like any other: the thread must not just be gone.
             let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -256,10 +260,10 @@ impl<S: Saver> Committer<S> {
                 Ok(Ok(())) => return,
                 // The watchdog has said so already.
                 Ok(Err(failure)) if failure.is::<GivenUp>() => return,
-                Ok(Err(failure)) => failure.to_string(),
+                Ok(Err(failure)) => reason(&*failure),
                 Err(panic) => format!("its thread panicked: {}", text_of(panic.as_ref())),
             };
-            on_fatal(Fatal { store: name, cause });
+            on_fatal(Fatal { store, cause });
         })?;
         Ok(Committer {
             queue,
@@ -319,6 +323,16 @@ impl<S: Saver> Drop for Committer<S> {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// What the system said, where a failure leads back to that: the words of the database around it
+/// are for its programmers.
+fn reason(failure: &(dyn Error + 'static)) -> String {
+    let mut last = failure;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {

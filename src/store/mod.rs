@@ -80,7 +80,8 @@
 //! - That the whole directory is an older copy of itself: a backup, a snapshot, a rolled back virtual
 //!   disk. It is consistent. Peers see it: they [remember](Store::remember) the LSN that they were told.
 //! - Where direct writes are refused, the sector may be older after a crash of the machine.
-//! - A device that says that it has written what it has not, sector and journal alike. Peers see it.
+//! - A device that says that it has written what it has not, sector and journal alike. Peers see it,
+//!   up to what they were told: they are told each second.
 //! - A record that a table of fjall lost without an error. Its blocks have checksums.
 //!
 //! # What it costs
@@ -234,7 +235,9 @@ impl Store {
             finishing: Vec::new(),
             last_save: Instant::now(),
         };
-        let mut settings = CommitterConfig::new(format!("store-{}", opened.identity.replica));
+        let id = opened.identity.replica;
+        let whose = format!("of replica {id} in {}", dir.display());
+        let mut settings = CommitterConfig::new(format!("store-{id}"), whose);
         settings.commit_max = config.save_max;
         settings.observer = config.observer;
         settings.on_fatal = config.on_fatal;

@@ -336,7 +336,7 @@ impl Embedded {
             _lock: lock,
         });
         let saver = StoreSaver(Arc::clone(&store));
-        let config = CommitterConfig::new(format!("embedded {}", dir.display()));
+        let config = CommitterConfig::new("embedded", format!("in {}", dir.display()));
         let committer =
             Committer::start(database, saver, config).map_err(|source| OpenError::Io {
                 action: "start the thread that saves to",

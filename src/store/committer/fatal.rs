@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Why the process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal {
-    /// Whose store it is.
+    /// Whose store it is, and where.
     pub store: String,
     /// What failed.
     pub cause: String,

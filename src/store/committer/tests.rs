@@ -98,7 +98,7 @@ fn bench(commit_max: Duration, observer: Option<Observer>) -> Bench {
         done: tell_done,
         sealed: Arc::clone(&sealed),
     };
-    let mut config = CommitterConfig::new("bench");
+    let mut config = CommitterConfig::new("bench", "of a bench");
     config.commit_max = commit_max;
     config.observer = observer;
     config.on_fatal = Arc::new(move |fatal| tell_fatal.lock().unwrap().send(fatal).unwrap());
@@ -212,7 +212,7 @@ fn a_failure_is_fatal_and_completes_nothing() {
         let fatal = bench.fatal.recv_timeout(SURELY).unwrap();
         assert_eq!(
             (fatal.store.as_str(), fatal.cause.as_str()),
-            ("bench", cause)
+            ("of a bench", cause)
         );
         let text = fatal.to_string();
         assert!(text.contains("restart is the only repair; nothing that was told is lost"));
@@ -222,6 +222,15 @@ fn a_failure_is_fatal_and_completes_nothing() {
         assert_eq!(bench.committer.stats().saves, 0);
         assert_eq!(bench.committer.pending(), 5);
     }
+}
+
+#[test]
+fn what_the_system_said_is_what_is_told() {
+    let said = std::io::Error::from_raw_os_error(5);
+    let words = said.to_string();
+    assert_eq!(reason(&fjall::Error::Io(said)), words);
+    let poisoned = fjall::Error::Poisoned;
+    assert_eq!(reason(&poisoned), poisoned.to_string());
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     pub(super) fn start(
+        name: &str,
         store: &str,
         commit_max: Duration,
         on_fatal: OnFatal,
@@ -42,7 +43,7 @@ impl Watchdog {
             is_over: AtomicBool::new(false),
         });
         let (watched, store) = (Arc::clone(&shared), store.to_owned());
-        let thread = thread::Builder::new().name(format!("{store}-watchdog"));
+        let thread = thread::Builder::new().name(format!("{name}-watchdog"));
         let thread = thread.spawn(move || {
             if watched.watch(commit_max) {
                 let cause =

@@ -124,7 +124,8 @@ fn a_panic_on_the_saving_thread_is_fatal() {
     let (store, _) = Store::open_with(&dir, config).unwrap();
     store.save(Vec::new(), |_| panic!("a bug"));
     let fatal = told.recv_timeout(SURELY).unwrap();
-    assert_eq!(fatal.store, "store-1");
+    let whose = format!("of replica 1 in {}", dir.display());
+    assert_eq!(fatal.store, whose);
     assert_eq!(fatal.cause, "its thread panicked: a bug");
 }
 
