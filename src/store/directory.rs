@@ -11,6 +11,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use super::error::{InitError, OpenError};
 use super::highwater::HighWater;
 use super::identity::{Identity, IdentityError};
+use super::journals;
 use super::layout::{self, Tag, key_of_u64};
 
 const IDENTITY: &str = "identity";
@@ -21,7 +22,6 @@ const KEYSPACE: &str = "records";
 /// What fjall calls its own.
 const DATABASE_VERSION: &str = "version";
 const DATABASE_KEYSPACES: &str = "keyspaces";
-const JOURNAL_EXTENSION: &str = "jnl";
 
 /// Blocks and filters that are read. The working set of a coordinator is what is not finished, and
 /// that is in the protocol's memory; disk is read at the start, for late questions, and to sweep.
@@ -140,9 +140,10 @@ impl Directory {
                 return Err(missing("whole database"));
             }
         }
-        if !has_journal(&database).map_err(io)? {
+        if !journals::exist(&database).map_err(io)? {
             return Err(missing("journal"));
         }
+        journals::force(&database).map_err(io)?;
         // fjall answers to some damage with a panic: that is a refusal too, and not a bug of ours.
         let opened = catch_unwind(|| self.database());
         let database = opened.map_err(|_| OpenError::Unreadable { dir: dir() })?;
@@ -215,15 +216,4 @@ fn sync_directories(dir: &Path) -> io::Result<()> {
         }
     }
     sync(dir)
-}
-
-/// There is always one: fjall would go on without what was in it.
-fn has_journal(database: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(database)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|it| it == JOURNAL_EXTENSION) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

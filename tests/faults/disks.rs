@@ -289,3 +289,35 @@ async fn a_full_tmpfs_ends_the_process_and_nobody_else() {
     let audit = arena.finish().await;
     println!("{}", summary(&[("full tmpfs", 2)].into(), &audit));
 }
+
+/// After a sync that failed, Linux shows what was written and never writes it: the next process reads
+/// from the page cache what the disk does not have. Then the power goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_sync_left_in_the_page_cache_is_not_taken_for_durable() {
+    let knobs = Knobs::new(Duration::ZERO);
+    let mut sick = Sick::start(&knobs).await;
+    let arena = &mut sick.arena;
+    for (name, disk) in VICTIMS.into_iter().zip(&sick.disks) {
+        disk.set_syncing(Syncing::FailsOnce);
+        expect_end(
+            arena,
+            name,
+            "a sync fails once",
+            &["Input/output error", RESTART],
+        )
+        .await;
+        arena.process(name).start();
+        serves(arena, name).await;
+        arena.process(name).kill().await;
+        let lost = disk.worst_cut();
+        disk.restore();
+        println!("{name}: {lost:?}");
+        arena.process(name).start();
+        serves(arena, name).await;
+    }
+    let audit = sick.arena.finish().await;
+    println!(
+        "{}",
+        summary(&[("failed syncs and cuts", 2)].into(), &audit)
+    );
+}

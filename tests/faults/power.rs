@@ -69,9 +69,6 @@ impl Machines {
         for name in names {
             arena.process(name).pause();
         }
-        for name in names {
-            arena.process(name).kill().await;
-        }
         let mut lost = CutReport::default();
         for name in names {
             let disk = &self.disks[name];
@@ -80,6 +77,10 @@ impl Machines {
                 None => disk.worst_cut(),
             });
             self.cuts += 1;
+        }
+        // Not before: whoever waits for a slow disk dies only when that has answered.
+        for name in names {
+            arena.process(name).kill().await;
         }
         self.lost.add(lost);
         lost
@@ -152,12 +153,20 @@ async fn cuts_at_random_instants(metadata: Metadata, knobs: Knobs) {
         };
         round += 1;
         names.truncate(count);
-        machines.cut(&mut arena, &names, Some(&mut rng)).await;
-        sleep(millis(&mut rng, 200)).await;
-        machines.restore(&mut arena, &names);
-        if rng.u8(..4) == 0 {
-            // Once more, while they recover.
-            sleep(millis(&mut rng, 60)).await;
+        if rng.bool() {
+            machines.cut(&mut arena, &names, Some(&mut rng)).await;
+            sleep(millis(&mut rng, 200)).await;
+            machines.restore(&mut arena, &names);
+        } else {
+            // Only the processes die, and the next ones read what may not be on the disk.
+            for name in &names {
+                arena.process(name).kill().await;
+                arena.process(name).start();
+            }
+        }
+        if rng.u8(..3) > 0 {
+            // Once more, while they recover, or soon after.
+            sleep(millis(&mut rng, 250)).await;
             machines.cut(&mut arena, &names, Some(&mut rng)).await;
             machines.restore(&mut arena, &names);
         }

@@ -8,6 +8,7 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Slice};
 
 use crate::participant::BranchId;
 use crate::protocol::types::{Branch, CommitId, Session};
+use crate::store::journals;
 
 use super::error::OpenError;
 use super::footprint::Footprint;
@@ -260,6 +261,9 @@ impl Disk<'_> {
     }
 
     fn load(&self, lock: File) -> Result<Opened, OpenError> {
+        let path = self.path(DATABASE);
+        // What is read must be durable before anybody is told of it.
+        journals::force(&path).map_err(io("force to disk the journals in", &path))?;
         let database = self.open_database(&self.path(DATABASE))?;
         let keyspaces = self.keyspaces(&database)?;
         let mut branches = Vec::new();
