@@ -130,9 +130,9 @@ async fn expect_end(arena: &mut Arena, name: &str, fault: &str, says: &[&str]) {
 /// nobody waits for it either.
 async fn carry_on(arena: &mut Arena, name: &str) {
     if name.starts_with("replica") {
-        arena.wait_for_commits(30).await;
+        arena.wait_for_commits(10).await;
     } else {
-        wait_for_outcomes(arena, 30).await;
+        wait_for_outcomes(arena, 10).await;
     }
 }
 
@@ -155,7 +155,7 @@ async fn wait_for_outcomes(arena: &mut Arena, more: usize) {
 
 /// Waits until everything is as before.
 async fn serves(arena: &mut Arena, name: &str) {
-    arena.wait_for_commits(30).await;
+    arena.wait_for_commits(10).await;
     if let Some(words) = arena.process(name).ended() {
         arena.fail(&format!("{name} has ended again: {words}"));
     }

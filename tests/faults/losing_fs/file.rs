@@ -232,6 +232,8 @@ impl FileState {
         }
         report.bytes_lost += lost * SECTOR_BYTES as u64;
         match (kept, lost) {
+            // Written again as it was.
+            (0, 0) => {}
             (_, 0) => report.pages_kept += 1,
             (0, _) => report.pages_dropped += 1,
             (_, _) => report.pages_torn += 1,
