@@ -94,8 +94,14 @@ impl Tuning {
 #[non_exhaustive]
 pub enum ReplicaError {
     /// The credentials are not a replica's.
-    #[error("expected the credentials of replica {expected} of {cluster}, got those of {got}")]
+    #[error(
+        "{data} is the data directory of replica {expected} of {cluster}, and the credentials are \
+         those of {got}. Give each replica its own data directory and its own credentials (`data`, \
+         `certificate` and `key` in its settings)"
+    )]
     WrongIdentity {
+        /// The data directory.
+        data: PathBuf,
         /// The data directory's replica.
         expected: ReplicaId,
         /// The data directory's cluster.
@@ -227,6 +233,7 @@ impl ReplicaBuilder {
         let own = self.access.credentials.identity();
         if own.role != Role::Replica(me) || own.cluster.as_str() != identity.cluster {
             return Err(ReplicaError::WrongIdentity {
+                data: self.data,
                 expected: me,
                 cluster: identity.cluster,
                 got: own.to_string(),

@@ -8,8 +8,11 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod amnesia;
+mod bank;
 #[cfg(feature = "fault-injection")]
 mod disks;
+mod files;
 mod harness;
 mod hostile;
 #[cfg(feature = "fault-injection")]

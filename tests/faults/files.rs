@@ -1,0 +1,72 @@
+//! Data directories: copied, listed, damaged.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Journals are preallocated with zeros: what holds none but zeros is left out.
+const BLOCK_BYTES: usize = 4096;
+
+/// Copies a directory that nobody uses. `to` must not be there.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            copy_file(&entry.path(), &target);
+        }
+    }
+}
+
+fn copy_file(from: &Path, to: &Path) {
+    let bytes = fs::read(from).unwrap();
+    let file = File::create_new(to).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (number, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+        if block.iter().any(|byte| *byte != 0) {
+            let at = (number * BLOCK_BYTES) as u64;
+            file.write_all_at(block, at).unwrap();
+        }
+    }
+}
+
+/// Puts the directory `from` in the place of `to`.
+pub(crate) fn replace(from: &Path, to: &Path) {
+    match fs::remove_dir_all(to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => panic!("{}: {error}", to.display()),
+        Ok(()) | Err(_) => fs::rename(from, to).unwrap(),
+    }
+}
+
+/// All files below a directory, relative to it, in order.
+pub(crate) fn all(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                left.push(entry.path());
+            } else {
+                found.push(entry.path().strip_prefix(dir).unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Writes what a database of fjall's has in memory into tables, and compacts them.
+pub(crate) fn flush(database: &Path) {
+    let database = fjall::Database::builder(database).open().unwrap();
+    for name in database.list_keyspace_names() {
+        let keyspace = database
+            .keyspace(&name, fjall::KeyspaceCreateOptions::default)
+            .unwrap();
+        keyspace.rotate_memtable_and_wait().unwrap();
+    }
+}
