@@ -7,7 +7,7 @@ use std::path::Path;
 
 use paxos_commit::cluster::ClusterFiles;
 
-use crate::bank::Bank;
+use crate::bank::{Bank, Started};
 use crate::files;
 
 /// The exit status, and each of these texts.
@@ -17,6 +17,16 @@ fn says(words: &str, texts: &[&str]) {
         assert!(words.contains(text), "expected {text:?}, got {words:?}");
     }
     assert!(!words.contains("panicked"), "{words:?}");
+}
+
+/// fjall lists the tables of a keyspace in files `v0`, `v1`, ...
+fn is_old_list(data: &Path, name: &str) -> bool {
+    let newer = |name: &str| {
+        let (folder, number) = name.rsplit_once("/v")?;
+        let next = number.parse::<u64>().ok()? + 1;
+        Some(data.join(format!("{folder}/v{next}")).exists())
+    };
+    newer(name).unwrap_or(false)
 }
 
 fn swap(one: &Path, other: &Path) {
@@ -180,8 +190,18 @@ async fn without_any_one_of_its_files_it_is_refused() {
     for name in files::all(&data) {
         files::copy(&data, &right);
         fs::remove_file(data.join(&name)).unwrap();
-        let words = bank.start_refused(3).await;
         let name = name.to_str().unwrap();
+        let words = match bank.start(3).await {
+            Started::Ended(words) => words,
+            Started::Serves => {
+                // A list of tables that was replaced by a newer one, and not removed yet.
+                assert!(is_old_list(&right, name), "{name}: served without it");
+                bank.kill(3).await;
+                files::replace(&right, &data);
+                continue;
+            }
+        };
+        bank.kill(3).await;
         let expected = match name {
             "identity" => "holds no replica: there is no identity file",
             "highwater" => "has an identity and no high-water sector",
