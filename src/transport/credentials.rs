@@ -4,14 +4,15 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
+use rustls::{CertificateError, RootCertStore};
 use thiserror::Error;
 
 use crate::protocol::paxos::ReplicaId;
@@ -66,6 +67,29 @@ pub enum CredentialsError {
         /// The URIs that it does carry.
         got: Vec<String>,
     },
+    /// The certificate is valid at another time.
+    #[error(
+        "the certificate of {identity} {what} {limit}, and the clock of this machine says {now}. If \
+         the clock is wrong, set it; if it is right, issue a new certificate, and start again",
+        limit = date(*limit),
+        now = date(*now),
+    )]
+    NotNow {
+        /// Whose it is.
+        identity: Box<Identity>,
+        /// Which end of its time is on the wrong side.
+        what: &'static str,
+        /// That end, in seconds since 1970.
+        limit: u64,
+        /// The time of this machine, in the same.
+        now: u64,
+    },
+    /// The clock is so wrong that no certificate can be checked.
+    #[error(
+        "the clock of this machine stands before 1970, where no certificate is valid: set it, and \
+         start again"
+    )]
+    Clock,
     /// Certificate, key and authority do not fit together.
     #[error("the certificate, its key and the authority do not fit together: {0}")]
     Tls(String),
@@ -126,11 +150,30 @@ impl Credentials {
             [first, rest @ ..] => (first, rest),
             [] => return Err(CredentialsError::NoIdentity { got: Vec::new() }),
         };
-        let now = rustls::pki_types::UnixTime::now();
-        verifier
-            .verify_client_cert(first, rest, now)
-            .map_err(fit)
-            .map(drop)
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = UnixTime::since_unix_epoch(now.map_err(|_| CredentialsError::Clock)?);
+        let verified = verifier.verify_client_cert(first, rest, now);
+        verified.map(drop).map_err(|error| self.refusal(error))
+    }
+
+    fn refusal(&self, error: rustls::Error) -> CredentialsError {
+        let not_now = |what, limit: UnixTime, now: UnixTime| CredentialsError::NotNow {
+            identity: Box::new(self.identity.clone()),
+            what,
+            limit: limit.as_secs(),
+            now: now.as_secs(),
+        };
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                time,
+                not_after,
+            }) => not_now("has expired: it was valid until", not_after, time),
+            rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                time,
+                not_before,
+            }) => not_now("is not valid yet: it will be from", not_before, time),
+            error => fit(error),
+        }
     }
 
     /// How a dialer proves itself.
@@ -225,6 +268,43 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, rustls::pki_t
     Ok(found)
 }
 
+/// The day, in UTC, so many seconds after the beginning of 1970.
+fn date(seconds: u64) -> String {
+    // Years that begin in March end with the leap day: 400 of them have 146,097 days.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}")
+}
+
 fn fit(error: impl fmt::Display) -> CredentialsError {
     CredentialsError::Tls(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_have_dates() {
+        for (day, expected) in [
+            (0, "1970-01-01"),
+            (58, "1970-02-28"),
+            (59, "1970-03-01"),
+            (10_956, "1999-12-31"),
+            (11_016, "2000-02-29"),
+            (11_017, "2000-03-01"),
+            (20_779, "2026-11-22"),
+            (47_540, "2100-02-28"),
+            (47_541, "2100-03-01"),
+        ] {
+            assert_eq!(date(day * 86_400), expected);
+            assert_eq!(date(day * 86_400 + 86_399), expected);
+        }
+    }
 }
