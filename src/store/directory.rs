@@ -11,6 +11,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use super::error::{InitError, OpenError};
 use super::highwater::HighWater;
 use super::identity::{Identity, IdentityError};
+use super::intact::{self, Damage, Forced};
 use super::journals;
 use super::layout::{self, Tag, key_of_u64};
 
@@ -143,6 +144,10 @@ impl Directory {
         if !journals::exist(&database).map_err(io)? {
             return Err(missing("journal"));
         }
+        intact::check(&database, Forced::Some).map_err(|damage| match damage {
+            Damage::Rotten(what) => OpenError::Rotten { dir: dir(), what },
+            Damage::Io(source) => io(source),
+        })?;
         journals::force(&database).map_err(io)?;
         // fjall answers to some damage with a panic: that is a refusal too, and not a bug of ours.
         let opened = catch_unwind(|| self.database());

@@ -121,6 +121,17 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The database's files are not what was written.
+    #[error(
+        "the database in {dir} is damaged: {what}. This replica may have lost what it promised, and \
+         must not vote again. Replace it by one with a new id; never restore it from a backup"
+    )]
+    Rotten {
+        /// The directory.
+        dir: PathBuf,
+        /// Which file, and what is wrong with it.
+        what: String,
+    },
     /// A save is missing, and later ones are there.
     #[error(
         "{dir} has later saves than {missing}, and not that one: this replica has lost what it \

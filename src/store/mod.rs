@@ -71,7 +71,8 @@
 //! [`Store::open`] therefore refuses a directory without an identity; an identity without its sector,
 //! database, journal or keyspace; a database that ends before the save that the sector says was
 //! complete, as when fjall truncates its journal at a damaged place; one that lacks a save in the
-//! middle; and a record whose checksum is wrong. A refusal is final: the replica is replaced by one with
+//! middle; a record whose checksum is wrong; and files of fjall's that are not as it wrote them, where
+//! fjall itself does not look (`intact.rs`). A refusal is final: the replica is replaced by one with
 //! a new id.
 //!
 //! What it does **not** see, and who does:
@@ -102,6 +103,8 @@ pub(crate) mod fuzzing;
 mod highwater;
 mod identity;
 pub(crate) mod journals;
+#[cfg_attr(not(feature = "embedded"), allow(dead_code))]
+pub(crate) mod intact;
 mod keeper;
 mod layout;
 mod ledger;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Slice};
@@ -9,6 +10,8 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Slice};
 use crate::participant::BranchId;
 use crate::protocol::types::{Branch, CommitId, Session};
 use crate::store::journals;
+
+use crate::store::intact::{self, Damage, Forced};
 
 use super::error::OpenError;
 use super::footprint::Footprint;
@@ -20,6 +23,9 @@ const LOCK: &str = "lock";
 const FORMAT_FILE: &str = "format";
 const FORMAT_WORDS: &str = "paxos-commit embedded store, format ";
 const DATABASE: &str = "database";
+/// What fjall calls its own.
+const JOURNAL_EXTENSION: &str = "jnl";
+
 /// A database that is not complete yet.
 const NEW_DATABASE: &str = "database.new";
 const NEW_FORMAT_FILE: &str = "format.new";
@@ -88,6 +94,14 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
         if !disk.path(DATABASE).join("version").exists() {
             return Err(disk.damaged("its database is missing"));
         }
+        // fjall would go on without what was in it.
+        if !disk.has_journal()? {
+            return Err(disk.damaged("its journal is missing"));
+        }
+        intact::check(&disk.path(DATABASE), Forced::Each).map_err(|damage| match damage {
+            Damage::Rotten(what) => disk.damaged(what),
+            Damage::Io(source) => io("read", &disk.path(DATABASE))(source),
+        })?;
     } else {
         disk.create()?;
     }
@@ -168,6 +182,18 @@ impl Disk<'_> {
         }
     }
 
+    /// There is always one.
+    fn has_journal(&self) -> Result<bool, OpenError> {
+        let database = self.path(DATABASE);
+        for entry in fs::read_dir(&database).map_err(io("list", &database))? {
+            let path = entry.map_err(io("list", &database))?.path();
+            if path.extension().is_some_and(|it| it == JOURNAL_EXTENSION) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A store owns its directory.
     fn expect_nothing_else(&self) -> Result<(), OpenError> {
         let known = [LOCK, DATABASE, NEW_DATABASE, NEW_FORMAT_FILE];
@@ -240,7 +266,12 @@ impl Disk<'_> {
             // What is durable is said by the committer, save by save.
             .manual_journal_persist(true)
             .journal_compression(CompressionType::None);
-        builder.open().map_err(|error| self.database(error))
+        // fjall answers to some damage with a panic: that is a refusal too, and not a bug of ours.
+        let opened = catch_unwind(AssertUnwindSafe(|| builder.open()));
+        let opened = opened.map_err(|_| {
+            self.damaged("its database cannot be read, and panicked (its message is above)")
+        })?;
+        opened.map_err(|error| self.database(error))
     }
 
     /// The keyspaces. One that is missing is never made again: what it held was acknowledged.

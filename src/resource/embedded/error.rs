@@ -63,7 +63,10 @@ pub enum OpenError {
         what: String,
     },
     /// A prepared branch cannot be read.
-    #[error("the store in {dir} holds, under {key:?}, what cannot be read")]
+    #[error(
+        "the store in {dir} holds, under {key:?}, what cannot be read: find out what happened to \
+         its disk, and treat the branches of this participant as lost if it cannot be repaired"
+    )]
     Record {
         /// The directory.
         dir: PathBuf,
@@ -73,7 +76,11 @@ pub enum OpenError {
         source: RecordError,
     },
     /// The database below refused.
-    #[error("the database of the store in {dir} did not open")]
+    #[error(
+        "the database of the store in {dir} did not open; if that is damage and not a passing error \
+         of the system, find out what happened to its disk, and treat the branches of this \
+         participant as lost if it cannot be repaired"
+    )]
     Database {
         /// The directory.
         dir: PathBuf,

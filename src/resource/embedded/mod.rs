@@ -129,10 +129,17 @@
 //! Every save goes through one thread, which writes whatever waits in one batch with one
 //! `fdatasync`. If that fails the process ends, since nobody can know what is on disk then.
 //!
-//! fjall discards the end of a damaged journal, forced writes included, and says nothing. Lost
-//! prepared branches are noticed when their commit comes ([`BranchError::NoProof`]), lost commits
-//! are not. Never restore a store from a backup while transactions of its participant are under
-//! way.
+//! # What is noticed of damage, and what is not
+//!
+//! [`Embedded::open`] refuses a store without one of its parts, with a journal that is damaged before
+//! its last save, or with lists of tables that are not what was written. Damaged blocks of tables are
+//! noticed when they are read: the operation fails, and its transaction aborts.
+//!
+//! Not noticed: that the last save is damaged, which looks like one that a crash has torn; that the
+//! directory is an older copy of itself, or a new and empty one. (A replica keeps a second file for
+//! that, and its peers remember; a participant has none.) Lost prepared branches come to light when
+//! their commit comes ([`BranchError::NoProof`]); lost commits do not. Never restore a store from a
+//! backup while transactions of its participant are under way.
 
 mod branch;
 mod disk;

@@ -119,6 +119,22 @@ async fn what_was_acknowledged_is_never_made_again_empty() {
     assert!(matches!(refusal(&home), OpenError::Damaged { .. }));
     assert!(!home.path().join("database").exists());
 
+    let home = filled().await;
+    let mut lost = 0;
+    for entry in fs::read_dir(home.path().join("database")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|it| it == "jnl") {
+            fs::remove_file(path).unwrap();
+            lost += 1;
+        }
+    }
+    assert_eq!(lost, 1);
+    let error = refusal(&home);
+    assert!(
+        matches!(&error, OpenError::Damaged { what, .. } if what == "its journal is missing"),
+        "{error}"
+    );
+
     for name in ["data", "prepared", "committed", "meta"] {
         let home = filled().await;
         {
