@@ -60,6 +60,31 @@ pub(crate) fn all(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The journal of a database of fjall's that is written now.
+pub(crate) fn journal(database: &Path) -> PathBuf {
+    let names = all(database).into_iter();
+    let journals = names.filter(|name| name.extension().is_some_and(|it| it == "jnl"));
+    let number = |name: &PathBuf| name.file_stem().unwrap().to_str().unwrap().parse::<u64>();
+    let last = journals.max_by_key(|name| number(name).unwrap());
+    database.join(last.unwrap())
+}
+
+/// Cuts so many bytes off the end of a file.
+pub(crate) fn cut(file: &Path, bytes: u64) {
+    let file = File::options().write(true).open(file).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - bytes).unwrap();
+}
+
+/// Writes into a database of fjall's behind its owner's back: keyspace, key, value.
+pub(crate) fn plant(database: &Path, rows: &[(&str, &[u8], &[u8])]) {
+    let database = fjall::Database::builder(database).open().unwrap();
+    for (keyspace, key, value) in rows {
+        let keyspace = database.keyspace(keyspace, Default::default).unwrap();
+        keyspace.insert(*key, *value).unwrap();
+    }
+}
+
 /// Writes what a database of fjall's has in memory into tables, and compacts them.
 pub(crate) fn flush(database: &Path) {
     let database = fjall::Database::builder(database).open().unwrap();

@@ -22,4 +22,11 @@ mod network;
 #[cfg(feature = "fault-injection")]
 mod power;
 mod processes;
+mod rot;
 mod soak;
+#[cfg(feature = "fault-injection")]
+mod syscalls;
+#[cfg(feature = "fault-injection")]
+mod time;
+#[cfg(feature = "fault-injection")]
+mod tools;
