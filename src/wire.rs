@@ -280,10 +280,10 @@ pub fn encode(frame: &Frame, buffer: &mut Vec<u8>) -> Result<(), WireError> {
     Ok(())
 }
 
-/// How long the first frame of `bytes` says that it is, with its length; None if that is not here.
+/// How long the first frame of `bytes` says that it is; None if that is not here.
 pub(crate) fn announced(bytes: &[u8]) -> Option<usize> {
     let length = bytes.first_chunk::<LENGTH_BYTES>()?;
-    Some(LENGTH_BYTES + u32::from_le_bytes(*length) as usize)
+    Some(u32::from_le_bytes(*length) as usize)
 }
 
 /// Takes the first frame off `bytes`: it and how many bytes it took, or None if it is not whole.

@@ -1,5 +1,6 @@
 //! Connections to a replica: let in, checked at every message.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,13 +43,11 @@ pub(crate) async fn accept_all(links: Arc<Links>, me: ReplicaId) {
         tokio::spawn(async move {
             let greeted = timeout(GREETING_MAX, greet(&links, me, incoming)).await;
             drop(permit);
-            let (kind, error) = match greeted {
-                Ok(Ok(guest)) => return guest.stay(&links).await,
-                Ok(Err(stranger)) => stranger,
-                Err(_) => ("silent", "the greeting took too long".into()),
-            };
-            if let Some(unlogged) = links.refusals.note(kind) {
-                tracing::info!(%address, kind, error, unlogged, "somebody was not let in");
+            match greeted {
+                Ok(Ok(guest)) => guest.stay(&links).await,
+                Ok(Err(Stranger::Told)) => {}
+                Ok(Err(Stranger::Lost(kind, error))) => turn_away(&links, address, kind, &error),
+                Err(_) => turn_away(&links, address, "silent", "the greeting took too long"),
             }
         });
     }
@@ -63,12 +62,24 @@ struct Guest {
     seat: Seat,
 }
 
-/// Why somebody was not let in: the kind, and a text.
-type Stranger = (&'static str, String);
+/// Somebody who was not let in.
+enum Stranger {
+    /// It was refused, counted, and told why.
+    Told,
+    /// It cannot be told anything: the kind of that, and a text.
+    Lost(&'static str, String),
+}
+
+fn turn_away(links: &Links, address: SocketAddr, kind: &'static str, error: &str) {
+    if let Some(unlogged) = links.refusals.note(kind) {
+        tracing::info!(%address, kind, error, unlogged, "somebody was not let in");
+    }
+}
 
 async fn greet(links: &Links, me: ReplicaId, incoming: quinn::Incoming) -> Result<Guest, Stranger> {
+    let address = incoming.remote_address();
     // Whoever has no certificate, or a wrong one, comes to its end here or before it says a word.
-    let handshake = |error: quinn::ConnectionError| ("handshake", error.to_string());
+    let handshake = |error: quinn::ConnectionError| Stranger::Lost("handshake", error.to_string());
     let connection = incoming.await.map_err(handshake)?;
     let streams = connection.accept_bi().await;
     let (mut send, receive) = streams.map_err(handshake)?;
@@ -76,20 +87,20 @@ async fn greet(links: &Links, me: ReplicaId, incoming: quinn::Incoming) -> Resul
     let hello = match reader.next().await {
         Ok(Frame::Hello(hello)) => Ok(hello),
         Ok(_) | Err(Ended::Wire(_)) => Err(Refusal::NoHello),
-        Err(Ended::Closed(error)) => return Err(("silent", error)),
+        Err(Ended::Closed(error)) => return Err(Stranger::Lost("silent", error)),
     };
     let checked = hello.and_then(|hello| check(links, me, &connection, hello));
     let (peer, seat) = match checked {
         Ok(checked) => checked,
         Err(refusal) => {
-            let kind = kind(&refusal);
-            let text = refusal.to_string();
+            // First, so that who was refused was counted.
+            turn_away(links, address, kind(&refusal), &refusal.to_string());
             let written = write(&mut send, &Frame::Refused(refusal)).await;
             if written.is_ok() && send.finish().is_ok() {
                 let _ = send.stopped().await;
             }
             Close::Refused.close(&connection);
-            return Err((kind, text));
+            return Err(Stranger::Told);
         }
     };
     let lsn = match &peer {
@@ -102,7 +113,7 @@ async fn greet(links: &Links, me: ReplicaId, incoming: quinn::Incoming) -> Resul
         lsn,
     };
     let written = write(&mut send, &Frame::Welcome(welcome)).await;
-    written.map_err(|error| ("silent", error.to_string()))?;
+    written.map_err(|error| Stranger::Lost("silent", error.to_string()))?;
     reader.share(seat.share.clone());
     if let Peer::Replica(_) = peer {
         connection.set_receive_window(quinn::VarInt::from_u32(WINDOW));

@@ -69,7 +69,7 @@ async fn a_participant_that_lies_is_not_believed() {
     let initiator = InitiatorId(7);
 
     // Each costs the connection.
-    let count = scaled(&knobs, 200);
+    let count = scaled(&knobs, 100);
     for (what, named) in [
         ("votes for another participant", &other),
         ("votes under another session", &sibling),
@@ -134,7 +134,7 @@ async fn an_initiator_that_lies_is_not_believed() {
     let peer = Peer::Initiator(own);
     let ghost = branch("ghost");
 
-    let count = scaled(&knobs, 200);
+    let count = scaled(&knobs, 100);
     let of_ghost = roster(&[&ghost]);
     let cost = siege.withstand("commits of another initiator's ids", async |siege| {
         let attacker = siege.attacker("initiator/mallory");
@@ -206,7 +206,7 @@ async fn a_flood_of_long_requests_waits_outside() {
     let ghosts: Vec<Branch> = (0..32).map(|_| branch("ghost")).collect();
     let roster = roster(&ghosts.iter().collect::<Vec<_>>());
     let request = Request(vec![7; 60 * 1024].into());
-    let count = scaled(&knobs, 16);
+    let count = scaled(&knobs, 8);
     let connections = 16;
     let cost = siege.withstand("a flood of requests of 2 MB", async |siege| {
         let attacker = siege.attacker("initiator/mallory");
@@ -237,7 +237,7 @@ async fn a_flood_of_long_requests_waits_outside() {
 async fn who_does_not_read_holds_up_nobody() {
     let knobs = Knobs::new(USUAL);
     let mut siege = Siege::start(&knobs, "vote_timeout_max_s = 6").await;
-    let connections = 16;
+    let connections = 8;
     let count = scaled(&knobs, 80);
     let questions: Vec<Message> = (0..1_024)
         .map(|sequence| Message::Inquire {

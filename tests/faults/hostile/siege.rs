@@ -129,11 +129,24 @@ impl Siege {
         self.arena.process(&name).printed().len() as u64
     }
 
-    /// What the replicas say of themselves.
+    /// What the replicas say of themselves, when all of them say something.
     async fn status(&mut self) -> Vec<serde_json::Value> {
-        let status = self.arena.status().await;
-        let status = status.unwrap_or_else(|error| self.arena.fail(&error));
-        status["replicas"].as_array().unwrap().clone()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let problem = match self.arena.status().await {
+                Ok(status) => {
+                    let replicas = status["replicas"].as_array().unwrap();
+                    if replicas.iter().all(|of| of["turned_away"].is_object()) {
+                        return replicas.clone();
+                    }
+                    status.to_string()
+                }
+                Err(error) => error,
+            };
+            if Instant::now() > deadline {
+                self.arena.fail(&problem);
+            }
+        }
     }
 
     /// Whether so many transactions are undecided at each replica.
@@ -156,9 +169,7 @@ impl Siege {
     async fn refusals(&mut self) -> BTreeMap<String, u64> {
         let status = self.status().await;
         let own = status.iter().find(|of| of["id"] == self.victim.0).unwrap();
-        let counts = own["turned_away"].as_object();
-        let counts = counts.unwrap_or_else(|| panic!("the victim says nothing: {own}"));
-        let counts = counts.iter();
+        let counts = own["turned_away"].as_object().unwrap().iter();
         counts
             .map(|(kind, count)| (kind.clone(), count.as_u64().unwrap()))
             .collect()

@@ -76,7 +76,7 @@ async fn greet(attacker: &Attacker, count: usize, peer: fn() -> Peer) -> Vec<Ent
 async fn who_has_no_right_certificate_stays_outside() {
     let knobs = Knobs::new(USUAL);
     let mut siege = Siege::start(&knobs, "").await;
-    let count = scaled(&knobs, 200);
+    let count = scaled(&knobs, 100);
     let other = Authority::new("arena".parse().unwrap()).unwrap();
     let uri = "paxos-commit://arena/initiator/shop";
     let expired = signed(&siege, uri, 2021);
@@ -161,7 +161,7 @@ async fn rubbish_ends_its_own_connection() {
     let knobs = Knobs::new(USUAL);
     let mut rng = knobs.rng();
     let mut siege = Siege::start(&knobs, "").await;
-    let count = scaled(&knobs, 200);
+    let count = scaled(&knobs, 100);
     let kinds: [(&str, fn(&mut fastrand::Rng) -> Vec<u8>); 3] = [
         ("frames that are too long", |rng| {
             let length = rng.u32(FRAME_BYTES_MAX as u32 + 1..);
