@@ -9,7 +9,7 @@
 //! cargo test --target x86_64-unknown-linux-gnu --no-default-features --features cluster,embedded \
 //!   --test fuzz --no-run                                               # prints the path of PROGRAM
 //! FUZZ_TARGET=frames PROGRAM WORK tests/corpus/frames -max_total_time=360 -timeout=5
-//! FUZZ_TARGET=frames PROGRAM -merge=1 SMALLER WORK tests/corpus/frames -max_len=1024
+//! FUZZ_TARGET=frames PROGRAM -set_cover_merge=1 -use_counters=0 -max_len=512 SMALLER WORK
 //! ```
 //!
 //! `FUZZ_TARGET` is one of `paxos_commit::fuzzing::TARGETS`; WORK is a folder for what it finds. An
