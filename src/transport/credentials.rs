@@ -246,7 +246,7 @@ pub(crate) fn fuzz_certificate(bytes: &[u8]) -> bool {
 
 #[cfg(all(test, feature = "cluster", feature = "embedded"))]
 pub(crate) fn fuzz_der(pem: &str) -> Vec<u8> {
-    certificates(pem).unwrap()[0].to_vec()
+    certificates(pem).expect("a certificate")[0].to_vec()
 }
 
 /// The name under which a dialer expects a replica's certificate: TLS verifies it, so that nobody

@@ -20,6 +20,9 @@ use super::{USUAL, scaled};
 /// How many dial at a time.
 const AT_A_TIME: usize = 64;
 
+/// Makes the bytes of one offence.
+type Make = fn(&mut fastrand::Rng) -> Vec<u8>;
+
 fn shop() -> Peer {
     Peer::Initiator(draw_initiator(&"shop".parse().unwrap()))
 }
@@ -162,7 +165,7 @@ async fn rubbish_ends_its_own_connection() {
     let mut rng = knobs.rng();
     let mut siege = Siege::start(&knobs, "").await;
     let count = scaled(&knobs, 100);
-    let kinds: [(&str, fn(&mut fastrand::Rng) -> Vec<u8>); 3] = [
+    let kinds: [(&str, Make); 3] = [
         ("frames that are too long", |rng| {
             let length = rng.u32(FRAME_BYTES_MAX as u32 + 1..);
             length.to_le_bytes().to_vec()
