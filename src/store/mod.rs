@@ -102,9 +102,9 @@ mod error;
 pub(crate) mod fuzzing;
 mod highwater;
 mod identity;
-pub(crate) mod journals;
 #[cfg_attr(not(feature = "embedded"), allow(dead_code))]
 pub(crate) mod intact;
+pub(crate) mod journals;
 mod keeper;
 mod layout;
 mod ledger;
