@@ -35,7 +35,12 @@ async fn soak() {
     };
     let mut arena = Arena::start(&knobs, options).await;
     let menu = [PROCESSES, NETWORK].concat();
-    let mut adversary = Adversary::new(knobs.rng(), &menu);
+    // In a long run there is time between them: generations have to turn, too.
+    let pause_ms = match knobs.duration >= LONG {
+        true => 500..3_000,
+        false => 0..300,
+    };
+    let mut adversary = Adversary::new(knobs.rng(), &menu).pausing(pause_ms);
     let mut operator = Operator::new(knobs.rng());
     let end = Instant::now() + knobs.duration;
     while Instant::now() < end {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -15,6 +16,9 @@ use super::process::Process;
 
 /// The most things that are wrong at a time.
 const AT_A_TIME: usize = 3;
+
+/// The pause between two looks at what is due.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a replica says that was removed and may go.
 const NOT_NEEDED: &str = "Nobody needs it any more";
@@ -88,6 +92,10 @@ pub(crate) struct Adversary {
     menu: Vec<Harm>,
     /// What was not done yet.
     first: Vec<Harm>,
+    /// The pause between two harms, in milliseconds.
+    pause_ms: Range<u64>,
+    /// When the next harm is due.
+    next: Instant,
     undo: Vec<(Instant, Undo)>,
     done: BTreeMap<Harm, u64>,
 }
@@ -102,9 +110,17 @@ impl Adversary {
             rng,
             menu: menu.to_vec(),
             first,
+            pause_ms: 0..300,
+            next: Instant::now(),
             undo: Vec::new(),
             done: BTreeMap::new(),
         }
+    }
+
+    /// Leaves so much time between two harms.
+    pub(crate) fn pausing(mut self, pause_ms: Range<u64>) -> Adversary {
+        self.pause_ms = pause_ms;
+        self
     }
 
     /// Each kind once, then whatever is drawn, until the time is up; then undoes all of it.
@@ -125,7 +141,8 @@ impl Adversary {
         self.undo = rest;
         self.undo_all(arena, due);
         self.look_for_the_fallen(arena);
-        if self.undo.len() < AT_A_TIME {
+        if self.undo.len() < AT_A_TIME && self.next <= now {
+            self.next = now + Duration::from_millis(self.rng.u64(self.pause_ms.clone()));
             let harm = self
                 .first
                 .pop()
@@ -136,7 +153,7 @@ impl Adversary {
         }
         arena.apply_troubles();
         arena.look();
-        sleep(Duration::from_millis(self.rng.u64(20..300))).await;
+        sleep(LOOK_EVERY).await;
     }
 
     /// Whatever is still wrong is undone.

@@ -37,12 +37,12 @@ struct Transfer<'e> {
 impl Transfer<'_> {
     /// Refused means that commit was not asked for: then it must not be there.
     fn verdict(&self) -> Option<bool> {
-        let verdicts = self.heard.iter().filter_map(|(_, heard)| match heard {
+        let mut verdicts = self.heard.iter().filter_map(|(_, heard)| match heard {
             Heard::Committed => Some(true),
             Heard::Aborted | Heard::Refused => Some(false),
             Heard::Forgotten => None,
         });
-        verdicts.last()
+        verdicts.next_back()
     }
 }
 
