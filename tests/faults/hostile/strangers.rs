@@ -3,9 +3,9 @@
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use paxos_commit::protocol::types::Peer;
-use paxos_commit::transport::{Authority, Issued, draw_initiator};
-use paxos_commit::wire::{FRAME_BYTES_MAX, Frame};
+use paxos_commit::protocol::types::{Branch, Peer};
+use paxos_commit::transport::{Authority, Issued, draw_initiator, draw_session};
+use paxos_commit::wire::{FRAME_BYTES_MAX, Frame, Refusal};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
@@ -119,6 +119,43 @@ async fn who_has_no_right_certificate_stays_outside() {
         cost.await
             .counted(&[kind, "silent", "crowded"], count as u64 / 2);
     }
+    siege.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_connections_of_one_name_take_its_own_seats() {
+    let knobs = Knobs::new(USUAL);
+    let mut siege = Siege::start(&knobs, "").await;
+    // With FAULT_SECONDS=60 ten thousand.
+    let count = scaled(&knobs, 1_000);
+    let cost = siege.withstand("thousands of connections", async |siege| {
+        let attacker = siege.attacker("initiator/shop");
+        let mut entered = greet(&attacker, count, shop).await;
+        assert!(entered.len() <= 512, "{} were let in", entered.len());
+        println!("{} of {count} were let in", entered.len());
+        // They stay, and another name is let in all the same.
+        let other = siege.attacker("participant/shop");
+        let session = Peer::Session(Branch {
+            participant: "shop".parse().unwrap(),
+            session: draw_session(),
+        });
+        other.enter(0, &session).await;
+        let again = attacker.greet(0, &shop()).await;
+        if entered.len() == 512 {
+            let (answer, _) = again.unwrap();
+            assert_eq!(answer, Frame::Refused(Refusal::TooManyOfAName { max: 512 }));
+        }
+        // Each begins a frame of the greatest length, and does not end it.
+        for one in &mut entered {
+            let length = (FRAME_BYTES_MAX as u32).to_le_bytes();
+            let begun = [&length[..], &[0; 60 * 1024]].concat();
+            one.say_bytes(&begun).await;
+        }
+        siege.arena.wait_for_commits(100).await;
+        count
+    });
+    let cost = cost.await;
+    cost.counted(&["too_many_of_a_name", "crowded"], count as u64 / 2);
     siege.finish().await;
 }
 
