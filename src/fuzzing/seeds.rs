@@ -32,7 +32,7 @@ pub(super) fn of(target: &str) -> Vec<Vec<u8>> {
         ]),
         "ids" => {
             let ticket = "00000001-00c0ffee00c0ffee-0000002a@ledger/00000000deadbeef";
-            let ticket: crate::Ticket = ticket.parse().expect("a ticket");
+            let ticket: crate::participant::Ticket = ticket.parse().expect("a ticket");
             let roster = Roster::new([ticket.branch.clone()]).expect("a roster");
             let id = CommitId::new(ticket.txn, &roster);
             let plan = crate::participant::Plan::example(id, roster);
