@@ -10,7 +10,8 @@ use paxos_commit::protocol::paxos::ReplicaId;
 use tokio::time::{Instant, sleep};
 
 use crate::harness::adversary::{NETWORK, PROCESSES, summary};
-use crate::harness::arena::{PATIENCE, json, replica, tool};
+use crate::harness::arena::{PATIENCE, replica};
+use crate::harness::console::{json, tool};
 use crate::harness::{Adversary, Arena, Harm, Knobs, Options};
 
 /// Generations turn all the time.

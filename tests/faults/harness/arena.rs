@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 use std::time::Duration;
 
 use paxos_commit::cluster::{ClusterFiles, Passed, Relay};
@@ -15,7 +14,6 @@ use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::protocol::types::Member;
 use paxos_commit::transport::Role;
 use tempfile::TempDir;
-use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::adversary::Adversary;
@@ -24,13 +22,13 @@ use super::evidence::{Evidence, Heard, Line, read_journal, read_ledger};
 use super::gauges::Gauges;
 use super::knobs::Knobs;
 use super::network::{self, Trouble};
-use super::process::{PROGRAM, Process};
+use super::process::Process;
 
 /// How long anything may take before it counts as blocked.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The pause between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How many transfers are asked about once more at the end.
 const ASKED_MAX: usize = 200;
@@ -84,7 +82,7 @@ pub(crate) struct Arena {
     processes: BTreeMap<String, Process>,
     data: BTreeMap<String, PathBuf>,
     tuning: String,
-    operator: PathBuf,
+    pub(super) operator: PathBuf,
     /// A network of this machine that nobody else uses.
     network: [u8; 2],
     _turn: tokio::sync::MutexGuard<'static, ()>,
@@ -346,51 +344,6 @@ impl Arena {
         }
     }
 
-    /// The words of one of `paxos-commit cluster`'s commands.
-    pub(crate) fn change(&self, command: &str, arguments: &[&str]) -> Vec<String> {
-        let folder = self.cluster();
-        let place = ["cluster", command, "--dir", text(&folder)];
-        words(&[&place[..], arguments].concat())
-    }
-
-    /// The words of a command that asks, and prints JSON.
-    pub(crate) fn question(&self, command: &[&str]) -> Vec<String> {
-        let access = ["--json", "--access", text(&self.operator)];
-        words(&[command, &access[..]].concat())
-    }
-
-    async fn json(&self, command: &[&str]) -> Result<serde_json::Value, String> {
-        json(&tool(self.question(command)).await)
-    }
-
-    /// What `paxos-commit status --json` says.
-    pub(crate) async fn status(&self) -> Result<serde_json::Value, String> {
-        self.json(&["status"]).await
-    }
-
-    /// Waits until nothing is undecided or unapplied as all replicas see it; what is left.
-    pub(crate) async fn settle(&self) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut left = Vec::new();
-            match self.json(&["txn", "list"]).await {
-                Ok(list) => {
-                    let list = list.as_array().expect("a list");
-                    left.extend(list.iter().map(serde_json::Value::to_string));
-                }
-                Err(error) => left.push(format!("txn list: {error}")),
-            }
-            match self.status().await {
-                Ok(status) => left.extend(not_at_rest(&status)),
-                Err(error) => left.push(format!("status: {error}")),
-            }
-            if left.is_empty() || Instant::now() > deadline {
-                return left;
-            }
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
     /// Heals everything, lets everything come to its end, stops everything in order, and audits.
     /// Panics if anything is wrong.
     pub(crate) async fn finish(mut self) -> Audit {
@@ -492,33 +445,6 @@ impl Arena {
         }
         panic!("{text}");
     }
-}
-
-/// Runs the program as an operator would.
-pub(crate) async fn tool(words: Vec<String>) -> Output {
-    let mut command = Command::new(PROGRAM);
-    command.args(words).kill_on_drop(true);
-    let run = timeout(PATIENCE, command.output());
-    run.await.expect("a tool ends").unwrap()
-}
-
-/// What it printed, or why not.
-pub(crate) fn json(output: &Output) -> Result<serde_json::Value, String> {
-    serde_json::from_slice(&output.stdout)
-        .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// What of a status is not that of a cluster at rest with everybody up.
-fn not_at_rest(status: &serde_json::Value) -> Vec<String> {
-    let replicas = status["replicas"].as_array().expect("replicas");
-    let restless = replicas.iter().filter(|replica| {
-        replica["up"] != true || replica["undecided"] != 0 || replica["unapplied"] != 0
-    });
-    restless.map(serde_json::Value::to_string).collect()
 }
 
 /// The name of a replica's process.

@@ -3,6 +3,7 @@
 pub(crate) mod adversary;
 pub(crate) mod arena;
 pub(crate) mod audit;
+pub(crate) mod console;
 pub(crate) mod evidence;
 pub(crate) mod gauges;
 pub(crate) mod knobs;
