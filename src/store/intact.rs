@@ -9,13 +9,18 @@
 //!   too high lets an old value hide newer ones, one that is too low makes it a batch that was
 //!   written to a table already.
 //!
-//! And it takes a damaged batch in the journal for the last, torn one, whatever follows it.
+//! And it takes a damaged batch in the journal for the last, torn one, whatever follows it; but if
+//! only its checksum is wrong, it refuses the database for ever, also when the batch is the last and
+//! the power cut it off: then a sector in the middle of a value may be missing.
 //!
 //! What is looked at here: each list against its checksum; that the batches of the journals, in
-//! order, have rising numbers; and, on demand, that no whole batch follows a damaged one.
+//! order, have rising numbers; and, on demand, that no whole batch follows a damaged one. And the last
+//! batch is cut off if it was torn in that way: a sector of it was never written, and is all zeros.
+//! (A bit that has flipped in it makes no sector of zeros, and is refused.)
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -28,6 +33,9 @@ const TRAILER: &[u8] = b"FJL\x03";
 
 /// Above, a sequence number is fjall's own mark for what is not committed.
 const SEQNO_MAX: u64 = u64::MAX >> 1;
+
+/// What a disk writes as a whole.
+const SECTOR_BYTES: u64 = 512;
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -58,7 +66,8 @@ impl From<io::Error> for Damage {
     }
 }
 
-/// Looks at the files of a database that nobody has open. What is missing is somebody else's affair.
+/// Looks at the files of a database that nobody has open, and cuts a torn batch off at the end. What
+/// is missing is somebody else's affair.
 pub(crate) fn check(database: &Path, forced: Forced) -> Result<(), Damage> {
     for entry in fs::read_dir(database.join("keyspaces"))? {
         check_tables(&entry?.path())?;
@@ -72,8 +81,16 @@ pub(crate) fn check(database: &Path, forced: Forced) -> Result<(), Damage> {
     }
     journals.sort();
     let mut last = None;
+    let mut torn = None;
     for (_, path) in journals {
-        check_journal(&path, forced, &mut last)?;
+        let at = check_journal(&path, forced, &mut last)?;
+        torn = at.map(|at| (path, at));
+    }
+    if let Some((path, at)) = torn {
+        let file = File::options().write(true).open(&path)?;
+        file.set_len(at)?;
+        file.sync_all()?;
+        tracing::info!(path = %path.display(), at, "cut off a batch that was torn, and never saved");
     }
     Ok(())
 }
@@ -110,8 +127,13 @@ fn check_tables(keyspace: &Path) -> Result<(), Damage> {
     Ok(())
 }
 
-/// `last` is the highest sequence number so far.
-fn check_journal(path: &Path, forced: Forced, last: &mut Option<u64>) -> Result<(), Damage> {
+/// `last` is the highest sequence number so far. Returns where a torn batch begins that fjall would
+/// not let pass, if there is one and no whole one follows.
+fn check_journal(
+    path: &Path,
+    forced: Forced,
+    last: &mut Option<u64>,
+) -> Result<Option<u64>, Damage> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut reader = BufReader::new(file);
@@ -120,7 +142,7 @@ fn check_journal(path: &Path, forced: Forced, last: &mut Option<u64>) -> Result<
         let path = path.display();
         Damage::Rotten(format!("{path} {what}, at byte {at}"))
     };
-    loop {
+    let wrong = loop {
         match batch(&mut reader, length - at)? {
             Batch::Whole { seqno, bytes } => {
                 if Some(seqno) <= *last || seqno > SEQNO_MAX {
@@ -130,21 +152,47 @@ fn check_journal(path: &Path, forced: Forced, last: &mut Option<u64>) -> Result<
                 at += bytes;
             }
             Batch::Odd => return Err(rotten(at, "has a length that contradicts another")),
-            Batch::Torn => break,
+            Batch::Wrong { bytes } => break Some(at..at + bytes),
+            Batch::Torn => break None,
+        }
+    };
+    if forced == Forced::Some && wrong.is_none() {
+        return Ok(None);
+    }
+    reader.seek(SeekFrom::Start(at))?;
+    let rest = up_to_zeros(&mut reader)?;
+    if !is_last(&rest)? {
+        return match forced {
+            Forced::Each => Err(rotten(at, "is damaged in the middle")),
+            Forced::Some => Ok(None),
+        };
+    }
+    Ok(wrong
+        .filter(|range| misses_a_sector(&rest, range))
+        .map(|range| range.start))
+}
+
+/// Whether no whole batch follows the one that `rest` begins with.
+fn is_last(rest: &[u8]) -> io::Result<bool> {
+    for behind in 1..rest.len() {
+        let mut bytes = &rest[behind..];
+        let left = bytes.len() as u64;
+        if bytes[0] == START && matches!(batch(&mut bytes, left)?, Batch::Whole { .. }) {
+            return Ok(false);
         }
     }
-    if forced == Forced::Each {
-        reader.seek(SeekFrom::Start(at))?;
-        let rest = up_to_zeros(&mut reader)?;
-        for behind in 1..rest.len() {
-            let mut bytes = &rest[behind..];
-            let left = bytes.len() as u64;
-            if bytes[0] == START && matches!(batch(&mut bytes, left)?, Batch::Whole { .. }) {
-                return Err(rotten(at, "is damaged in the middle"));
-            }
-        }
-    }
-    Ok(())
+    Ok(true)
+}
+
+/// Whether a sector of the batch at `range`, with which `rest` begins, was never written.
+fn misses_a_sector(rest: &[u8], range: &Range<u64>) -> bool {
+    let mut sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
+    sectors.any(|sector| {
+        let start = (sector * SECTOR_BYTES).max(range.start) - range.start;
+        let end = ((sector + 1) * SECTOR_BYTES).min(range.end) - range.start;
+        let bytes = rest.get(start as usize..end as usize);
+        bytes.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+    })
 }
 
 /// What is left to read, without the zeros at its end: journals are preallocated with them.
@@ -173,6 +221,10 @@ enum Batch {
     },
     /// Whole but for two lengths that must be the same.
     Odd,
+    /// Whole but for its checksum.
+    Wrong {
+        bytes: u64,
+    },
     /// Anything else.
     Torn,
 }
@@ -220,13 +272,16 @@ impl<R: Read> Taken<R> {
         };
         let expected = u64::from_le_bytes(self.take()?);
         let trailer: [u8; 4] = self.take()?;
-        if trailer != TRAILER || (expected != checksum.digest() && !is_odd) {
+        let bytes = self.bytes;
+        if trailer != TRAILER {
             return Ok(Batch::Torn);
         }
         if is_odd {
             return Ok(Batch::Odd);
         }
-        let bytes = self.bytes;
+        if expected != checksum.digest() {
+            return Ok(Batch::Wrong { bytes });
+        }
         Ok(Batch::Whole { seqno, bytes })
     }
 
@@ -362,6 +417,61 @@ mod tests {
             Forced::Some,
             "has a length that contradicts another",
         );
+    }
+
+    #[test]
+    fn a_last_batch_that_misses_a_sector_is_cut_off_and_no_other() {
+        let (folder, journal, _) = database();
+        let before = fs::metadata(&journal).unwrap().len();
+        {
+            let database = Database::builder(folder.path()).open().unwrap();
+            let rows = database.keyspace("rows", KeyspaceCreateOptions::default);
+            rows.unwrap().insert("long", [b'x'; 3_000]).unwrap();
+            database.persist(PersistMode::SyncData).unwrap();
+        }
+        let whole = fs::read(&journal).unwrap();
+        let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let value = whole
+            .windows(9)
+            .position(|bytes| bytes == [b'x'; 9])
+            .unwrap();
+        let sector = value.next_multiple_of(512);
+        assert!(sector + 512 < end && end < before as usize + 4_000);
+        for forced in [Forced::Each, Forced::Some] {
+            let mut torn = whole.clone();
+            torn[sector..sector + 512].fill(0);
+            fs::write(&journal, &torn).unwrap();
+            check(folder.path(), forced).unwrap();
+            let cut = fs::metadata(&journal).unwrap().len() as usize;
+            assert!(cut < value && value - cut < 64, "{cut} {value}");
+            let database = Database::builder(folder.path()).open().unwrap();
+            let rows = database.keyspace("rows", KeyspaceCreateOptions::default);
+            let rows = rows.unwrap();
+            assert_eq!(rows.get("key").unwrap().as_deref(), Some(&b"four"[..]));
+            assert_eq!(rows.get("long").unwrap(), None);
+            drop((rows, database));
+
+            // A flipped bit is no torn sector: fjall refuses it.
+            let mut rotten = whole.clone();
+            rotten[sector] ^= 1;
+            fs::write(&journal, &rotten).unwrap();
+            check(folder.path(), forced).unwrap();
+            assert_eq!(fs::metadata(&journal).unwrap().len(), whole.len() as u64);
+            assert!(Database::builder(folder.path()).open().is_err());
+
+            // Nor is anything cut off that whole batches follow.
+            let mut followed = torn.clone();
+            let first = followed[..64].to_vec();
+            followed.truncate(end);
+            followed.extend(first);
+            followed.extend(&whole[..end]);
+            fs::write(&journal, &followed).unwrap();
+            match forced {
+                Forced::Each => says(&folder, forced, "is damaged in the middle"),
+                Forced::Some => check(folder.path(), forced).unwrap(),
+            }
+            assert_eq!(fs::metadata(&journal).unwrap().len(), followed.len() as u64);
+        }
     }
 
     #[test]

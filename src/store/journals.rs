@@ -20,7 +20,7 @@ const PAGE_BYTES: usize = 4096;
 const READ_BYTES: usize = 256 * PAGE_BYTES;
 
 /// Whether a database has a journal. There is always one: without, fjall would go on in silence.
-pub(super) fn exist(database: &Path) -> io::Result<bool> {
+pub(crate) fn exist(database: &Path) -> io::Result<bool> {
     Ok(!list(database)?.is_empty())
 }
 

@@ -23,9 +23,6 @@ const LOCK: &str = "lock";
 const FORMAT_FILE: &str = "format";
 const FORMAT_WORDS: &str = "paxos-commit embedded store, format ";
 const DATABASE: &str = "database";
-/// What fjall calls its own.
-const JOURNAL_EXTENSION: &str = "jnl";
-
 /// A database that is not complete yet.
 const NEW_DATABASE: &str = "database.new";
 const NEW_FORMAT_FILE: &str = "format.new";
@@ -95,7 +92,8 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
             return Err(disk.damaged("its database is missing"));
         }
         // fjall would go on without what was in it.
-        if !disk.has_journal()? {
+        let database = disk.path(DATABASE);
+        if !journals::exist(&database).map_err(io("list", &database))? {
             return Err(disk.damaged("its journal is missing"));
         }
         intact::check(&disk.path(DATABASE), Forced::Each).map_err(|damage| match damage {
@@ -180,18 +178,6 @@ impl Disk<'_> {
                 found: format!("a file {FORMAT_FILE} that says {text:?}"),
             }),
         }
-    }
-
-    /// There is always one.
-    fn has_journal(&self) -> Result<bool, OpenError> {
-        let database = self.path(DATABASE);
-        for entry in fs::read_dir(&database).map_err(io("list", &database))? {
-            let path = entry.map_err(io("list", &database))?.path();
-            if path.extension().is_some_and(|it| it == JOURNAL_EXTENSION) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// A store owns its directory.

@@ -3,6 +3,7 @@
 mod bank;
 mod branches;
 mod history;
+mod journals;
 mod local;
 mod opening;
 mod requests;
