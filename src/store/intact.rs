@@ -34,6 +34,12 @@ const TRAILER: &[u8] = b"FJL\x03";
 /// Above, a sequence number is fjall's own mark for what is not committed.
 const SEQNO_MAX: u64 = u64::MAX >> 1;
 
+/// What a batch begins with: a tag, how many items, its sequence number.
+const HEAD_BYTES: usize = 1 + 4 + 8;
+
+/// How far the numbers of batches that were lost can be ahead.
+const SEQNOS_AHEAD_MAX: u64 = 1 << 16;
+
 /// What a disk writes as a whole.
 const SECTOR_BYTES: u64 = 512;
 
@@ -82,8 +88,12 @@ pub(crate) fn check(database: &Path, forced: Forced) -> Result<(), Damage> {
     journals.sort();
     let mut last = None;
     let mut torn = None;
+    let newest = journals.pop();
     for (_, path) in journals {
-        let at = check_journal(&path, forced, &mut last)?;
+        check_sealed(&path, &mut last)?;
+    }
+    if let Some((_, path)) = newest {
+        let at = check_newest(&path, forced, &mut last)?;
         torn = at.map(|at| (path, at));
     }
     if let Some((path, at)) = torn {
@@ -99,12 +109,11 @@ fn check_tables(keyspace: &Path) -> Result<(), Damage> {
     let path = keyspace.join("current");
     let current = match fs::read(&path) {
         Ok(current) => current,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // fjall would take the keyspace for one that was never made, and delete all of it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(rotten(&path, "is missing"));
+        }
         Err(error) => return Err(error.into()),
-    };
-    let rotten = |path: &Path, what: &str| {
-        let path = path.display();
-        Damage::Rotten(format!("{path} {what}"))
     };
     let current: [u8; CURRENT_BYTES] = current
         .try_into()
@@ -127,57 +136,114 @@ fn check_tables(keyspace: &Path) -> Result<(), Damage> {
     Ok(())
 }
 
+fn rotten(path: &Path, what: &str) -> Damage {
+    let path = path.display();
+    Damage::Rotten(format!("{path} {what}"))
+}
+
+/// A journal that another one follows: it was forced to disk as a whole before that was made. `last`
+/// is the highest sequence number so far.
+fn check_sealed(path: &Path, last: &mut Option<u64>) -> Result<(), Damage> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let End { at, .. } = whole_batches(path, &mut reader, last)?;
+    reader.seek(SeekFrom::Start(at))?;
+    match up_to_zeros(&mut reader)?.is_empty() {
+        true => Ok(()),
+        false => Err(rotten(
+            path,
+            &format!("is damaged in the middle, at byte {at}"),
+        )),
+    }
+}
+
 /// `last` is the highest sequence number so far. Returns where a torn batch begins that fjall would
 /// not let pass, if there is one and no whole one follows.
-fn check_journal(
+fn check_newest(
     path: &Path,
     forced: Forced,
     last: &mut Option<u64>,
 ) -> Result<Option<u64>, Damage> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut reader = BufReader::new(file);
-    let mut at = 0;
-    let rotten = |at: u64, what: &str| {
-        let path = path.display();
-        Damage::Rotten(format!("{path} {what}, at byte {at}"))
-    };
-    let wrong = loop {
-        match batch(&mut reader, length - at)? {
-            Batch::Whole { seqno, bytes } => {
-                if Some(seqno) <= *last || seqno > SEQNO_MAX {
-                    return Err(rotten(at, "has a batch out of order"));
-                }
-                *last = Some(seqno);
-                at += bytes;
-            }
-            Batch::Odd => return Err(rotten(at, "has a length that contradicts another")),
-            Batch::Wrong { bytes } => break Some(at..at + bytes),
-            Batch::Torn => break None,
-        }
-    };
+    let mut reader = BufReader::new(File::open(path)?);
+    let End { at, wrong } = whole_batches(path, &mut reader, last)?;
     if forced == Forced::Some && wrong.is_none() {
         return Ok(None);
     }
     reader.seek(SeekFrom::Start(at))?;
     let rest = up_to_zeros(&mut reader)?;
-    if !is_last(&rest)? {
-        return match forced {
-            Forced::Each => Err(rotten(at, "is damaged in the middle")),
-            Forced::Some => Ok(None),
-        };
+    let is_last = is_last(&rest, *last)?;
+    match wrong {
+        Some(Wrong { range, .. }) if is_last && misses_a_sector(&rest, &range) => Ok(Some(at)),
+        Some(Wrong { is_odd: true, .. }) => {
+            let what = format!("has a length that contradicts another, at byte {at}");
+            Err(rotten(path, &what))
+        }
+        _ if !is_last && forced == Forced::Each => {
+            let what = format!("is damaged in the middle, at byte {at}");
+            Err(rotten(path, &what))
+        }
+        _ => Ok(None),
     }
-    Ok(wrong
-        .filter(|range| misses_a_sector(&rest, range))
-        .map(|range| range.start))
 }
 
-/// Whether no whole batch follows the one that `rest` begins with.
-fn is_last(rest: &[u8]) -> io::Result<bool> {
+/// A batch that is not what was written.
+struct Wrong {
+    range: Range<u64>,
+    /// Two lengths contradict each other.
+    is_odd: bool,
+}
+
+/// Where the whole batches of a journal end.
+struct End {
+    at: u64,
+    /// The batch there, if it is whole but for its checksum or a length.
+    wrong: Option<Wrong>,
+}
+
+fn whole_batches(
+    path: &Path,
+    reader: &mut BufReader<File>,
+    last: &mut Option<u64>,
+) -> Result<End, Damage> {
+    let length = reader.get_ref().metadata()?.len();
+    let mut at = 0;
+    loop {
+        match batch(reader, length - at)? {
+            Batch::Whole { seqno, .. } if Some(seqno) <= *last || seqno > SEQNO_MAX => {
+                let what = format!("has a batch out of order, at byte {at}");
+                return Err(rotten(path, &what));
+            }
+            Batch::Whole { seqno, bytes } => {
+                *last = Some(seqno);
+                at += bytes;
+            }
+            Batch::Wrong { bytes, is_odd } => {
+                let range = at..at + bytes;
+                let wrong = Some(Wrong { range, is_odd });
+                return Ok(End { at, wrong });
+            }
+            Batch::Torn => return Ok(End { at, wrong: None }),
+        }
+    }
+}
+
+/// Whether no whole batch follows the damaged one that `rest` begins with. What only looks like one,
+/// because somebody has stored such bytes in a row, has no number that fits.
+fn is_last(rest: &[u8], last: Option<u64>) -> io::Result<bool> {
+    let next = last.map_or(0, |last| last + 1);
     for behind in 1..rest.len() {
         let mut bytes = &rest[behind..];
+        let head: Option<&[u8; HEAD_BYTES]> = bytes.first_chunk();
+        let Some([START, head @ ..]) = head else {
+            continue;
+        };
+        let (count, seqno) = head.split_at(4);
+        let count = u32::from_le_bytes(count.try_into().expect("4 bytes"));
+        let seqno = u64::from_le_bytes(seqno.try_into().expect("8 bytes"));
+        if count == 0 || seqno < next || seqno - next > SEQNOS_AHEAD_MAX {
+            continue;
+        }
         let left = bytes.len() as u64;
-        if bytes[0] == START && matches!(batch(&mut bytes, left)?, Batch::Whole { .. }) {
+        if matches!(batch(&mut bytes, left)?, Batch::Whole { .. }) {
             return Ok(false);
         }
     }
@@ -219,11 +285,10 @@ enum Batch {
         seqno: u64,
         bytes: u64,
     },
-    /// Whole but for two lengths that must be the same.
-    Odd,
-    /// Whole but for its checksum.
+    /// Whole but for its checksum, or for two lengths that must be the same.
     Wrong {
         bytes: u64,
+        is_odd: bool,
     },
     /// Anything else.
     Torn,
@@ -276,11 +341,8 @@ impl<R: Read> Taken<R> {
         if trailer != TRAILER {
             return Ok(Batch::Torn);
         }
-        if is_odd {
-            return Ok(Batch::Odd);
-        }
-        if expected != checksum.digest() {
-            return Ok(Batch::Wrong { bytes });
+        if is_odd || expected != checksum.digest() {
+            return Ok(Batch::Wrong { bytes, is_odd });
         }
         Ok(Batch::Whole { seqno, bytes })
     }
@@ -318,174 +380,4 @@ impl<R: Read> Taken<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use fjall::{Database, KeyspaceCreateOptions, PersistMode};
-    use tempfile::TempDir;
-
-    use super::*;
-
-    /// A database with four batches in its journal, and where each ends.
-    fn database() -> (TempDir, PathBuf, Vec<usize>) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut ends = Vec::new();
-        let journal = folder.path().join("0.jnl");
-        let database = Database::builder(folder.path()).open().unwrap();
-        let rows = database.keyspace("rows", KeyspaceCreateOptions::default);
-        let rows = rows.unwrap();
-        for value in ["one", "two", "three", "four"] {
-            rows.insert("key", value).unwrap();
-            database.persist(PersistMode::SyncData).unwrap();
-            let bytes = fs::read(&journal).unwrap();
-            ends.push(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
-        }
-        drop((rows, database));
-        // Most of the zeros behind it.
-        let file = File::options().write(true).open(&journal).unwrap();
-        file.set_len(ends[3] as u64 + 9_000).unwrap();
-        (folder, journal, ends)
-    }
-
-    fn flip(path: &Path, at: usize, bit: u8) {
-        let mut bytes = fs::read(path).unwrap();
-        bytes[at] ^= bit;
-        fs::write(path, bytes).unwrap();
-    }
-
-    fn says(folder: &TempDir, forced: Forced, expected: &str) {
-        match check(folder.path(), forced) {
-            Err(Damage::Rotten(text)) => assert!(text.contains(expected), "{text}"),
-            other => panic!("expected {expected}, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn what_was_written_is_intact_also_when_its_end_is_torn() {
-        let (folder, journal, ends) = database();
-        for forced in [Forced::Each, Forced::Some] {
-            check(folder.path(), forced).unwrap();
-        }
-        let whole = fs::read(&journal).unwrap();
-        for torn in ends[2]..ends[3] {
-            // Cut off, and overwritten with zeros.
-            fs::write(&journal, &whole[..torn]).unwrap();
-            check(folder.path(), Forced::Each).unwrap();
-            let mut zeros = whole.clone();
-            zeros[torn..ends[3]].fill(0);
-            fs::write(&journal, &zeros).unwrap();
-            check(folder.path(), Forced::Each).unwrap();
-        }
-    }
-
-    #[test]
-    fn numbers_of_batches_rise() {
-        let (folder, journal, ends) = database();
-        // The number of the second batch stands behind its tag and its count.
-        let number = ends[0] + 1 + 4;
-        for byte in 1..8 {
-            flip(&journal, number + byte, 1);
-            says(&folder, Forced::Some, "has a batch out of order");
-            flip(&journal, number + byte, 1);
-        }
-        // In the last one even a high number changes nothing, unless it is one of fjall's own.
-        let number = ends[2] + 1 + 4;
-        flip(&journal, number + 5, 1);
-        check(folder.path(), Forced::Each).unwrap();
-        flip(&journal, number + 7, 0x80);
-        says(&folder, Forced::Each, "has a batch out of order");
-    }
-
-    #[test]
-    fn damage_before_whole_batches_is_no_torn_end() {
-        let (folder, journal, ends) = database();
-        for at in [0, ends[0] - 1, ends[0], ends[2] - 1] {
-            flip(&journal, at, 0x10);
-            says(&folder, Forced::Each, "is damaged in the middle");
-            // Here the numbers of saves say it.
-            check(folder.path(), Forced::Some).unwrap();
-            flip(&journal, at, 0x10);
-        }
-    }
-
-    #[test]
-    fn lengths_that_contradict_each_other_are_noticed() {
-        let (folder, journal, _) = database();
-        // Tag, count and number of the batch; tag, kind, compression, keyspace, length of the key.
-        let length = 13 + 1 + 1 + 1 + 8 + 2;
-        flip(&journal, length, 4);
-        says(
-            &folder,
-            Forced::Some,
-            "has a length that contradicts another",
-        );
-    }
-
-    #[test]
-    fn a_last_batch_that_misses_a_sector_is_cut_off_and_no_other() {
-        let (folder, journal, _) = database();
-        let before = fs::metadata(&journal).unwrap().len();
-        {
-            let database = Database::builder(folder.path()).open().unwrap();
-            let rows = database.keyspace("rows", KeyspaceCreateOptions::default);
-            rows.unwrap().insert("long", [b'x'; 3_000]).unwrap();
-            database.persist(PersistMode::SyncData).unwrap();
-        }
-        let whole = fs::read(&journal).unwrap();
-        let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-        let value = whole
-            .windows(9)
-            .position(|bytes| bytes == [b'x'; 9])
-            .unwrap();
-        let sector = value.next_multiple_of(512);
-        assert!(sector + 512 < end && end < before as usize + 4_000);
-        for forced in [Forced::Each, Forced::Some] {
-            let mut torn = whole.clone();
-            torn[sector..sector + 512].fill(0);
-            fs::write(&journal, &torn).unwrap();
-            check(folder.path(), forced).unwrap();
-            let cut = fs::metadata(&journal).unwrap().len() as usize;
-            assert!(cut < value && value - cut < 64, "{cut} {value}");
-            let database = Database::builder(folder.path()).open().unwrap();
-            let rows = database.keyspace("rows", KeyspaceCreateOptions::default);
-            let rows = rows.unwrap();
-            assert_eq!(rows.get("key").unwrap().as_deref(), Some(&b"four"[..]));
-            assert_eq!(rows.get("long").unwrap(), None);
-            drop((rows, database));
-
-            // A flipped bit is no torn sector: fjall refuses it.
-            let mut rotten = whole.clone();
-            rotten[sector] ^= 1;
-            fs::write(&journal, &rotten).unwrap();
-            check(folder.path(), forced).unwrap();
-            assert_eq!(fs::metadata(&journal).unwrap().len(), whole.len() as u64);
-            assert!(Database::builder(folder.path()).open().is_err());
-
-            // Nor is anything cut off that whole batches follow.
-            let mut followed = torn.clone();
-            let first = followed[..64].to_vec();
-            followed.truncate(end);
-            followed.extend(first);
-            followed.extend(&whole[..end]);
-            fs::write(&journal, &followed).unwrap();
-            match forced {
-                Forced::Each => says(&folder, forced, "is damaged in the middle"),
-                Forced::Some => check(folder.path(), forced).unwrap(),
-            }
-            assert_eq!(fs::metadata(&journal).unwrap().len(), followed.len() as u64);
-        }
-    }
-
-    #[test]
-    fn a_list_of_tables_is_what_it_was() {
-        for name in ["current", "v0"] {
-            let (folder, _, _) = database();
-            let path = folder.path().join("keyspaces/1").join(name);
-            let length = fs::metadata(&path).unwrap().len() as usize;
-            for at in 0..length {
-                flip(&path, at, 2);
-                let found = check(folder.path(), Forced::Some);
-                assert!(matches!(found, Err(Damage::Rotten(_))), "{name} {at}");
-                flip(&path, at, 2);
-            }
-        }
-    }
-}
+mod tests;

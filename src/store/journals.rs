@@ -36,7 +36,8 @@ pub(crate) fn force(database: &Path) -> io::Result<()> {
         write_again(&file)?;
         file.sync_all()?;
     }
-    Ok(())
+    // A journal's name, too, may be one that was never forced.
+    File::open(database)?.sync_all()
 }
 
 fn list(database: &Path) -> io::Result<Vec<PathBuf>> {

@@ -17,7 +17,7 @@ use super::endpoint::WINDOW;
 use super::links::{Close, Inbound, Links, Serving};
 use super::permission::may_say;
 use super::shares::{PEERS_OF_A_NAME_MAX, Seat};
-use super::stream::{Ended, FrameReader, write, write_all};
+use super::stream::{Ended, FrameReader, Received, write, write_all};
 
 /// The most peers at a time.
 const PEERS_MAX: usize = 4_096;
@@ -32,6 +32,13 @@ const GREETING_MAX: Duration = Duration::from_secs(5);
 pub(crate) async fn accept_all(links: Arc<Links>, me: ReplicaId) {
     let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
     while let Some(incoming) = links.endpoint.accept().await {
+        // Anybody can write any address into a datagram. When there is a crowd, whoever comes has to
+        // show first that it can be reached where it says it is; that takes no memory here.
+        let is_crowded = greetings.available_permits() < GREETINGS_MAX / 2;
+        if is_crowded && !incoming.remote_address_validated() && incoming.may_retry() {
+            let _ = incoming.retry();
+            continue;
+        }
         let Ok(permit) = greetings.clone().try_acquire_owned() else {
             // Its dialer tries again.
             links.refusals.note("crowded");
@@ -239,6 +246,11 @@ impl Guest {
     /// as long as there is none.
     async fn stay_as_replica(mut self, links: &Links, replica: ReplicaId) {
         let (link, outbox) = links.add_guest(replica, &self.connection, self.seat.share.clone());
+        let told = links.lsns().peers.get(&replica).copied();
+        if let Some(lsn) = told {
+            // To be saved.
+            let _ = links.inbox.send(Inbound::Lsn { replica, lsn }).await;
+        }
         let send = self.send;
         let writer = tokio::spawn(async move { write_all(&outbox, send).await });
         read(links, &self.peer, &self.connection, &mut self.reader).await;
@@ -255,8 +267,8 @@ async fn read(
     reader: &mut FrameReader,
 ) {
     loop {
-        let (frame, bytes) = match reader.next_with_length().await {
-            Ok(frame) => frame,
+        let Received { frame, bytes, room } = match reader.receive().await {
+            Ok(received) => received,
             Err(Ended::Closed(error)) => {
                 tracing::debug!(%peer, %error, "connection ended");
                 return;
@@ -270,6 +282,7 @@ async fn read(
             (from, Frame::Message(message)) if may_say(from, &message) => Inbound::Message {
                 from: from.clone(),
                 message,
+                // Its name's room is given back when it has this.
                 room: links.room_for(bytes).await,
             },
             (Peer::Replica(replica), Frame::Lsn(lsn)) => {
@@ -302,6 +315,7 @@ async fn read(
                 return;
             }
         };
+        drop(room);
         if links.inbox.send(inbound).await.is_err() {
             return;
         }

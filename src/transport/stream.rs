@@ -55,21 +55,36 @@ impl FrameReader {
         self.share = Some(share);
     }
 
-    /// The next frame.
-    pub(super) async fn next(&mut self) -> Result<Frame, Ended> {
-        self.next_with_length().await.map(|(frame, _)| frame)
+    /// What was decoded leaves the buffer; after a long frame, its memory goes too. (Else a peer that
+    /// begins another frame with one byte would keep it.)
+    fn give_back(&mut self) {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        if self.buffer.len() < READ_BYTES && self.buffer.capacity() > 2 * READ_BYTES {
+            self.buffer.shrink_to(READ_BYTES);
+        }
     }
 
-    /// The next frame, and how many bytes it had.
-    pub(super) async fn next_with_length(&mut self) -> Result<(Frame, usize), Ended> {
+    /// The next frame.
+    pub(super) async fn next(&mut self) -> Result<Frame, Ended> {
+        self.receive().await.map(|received| received.frame)
+    }
+
+    /// The next frame, with what it takes.
+    pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
         loop {
             if let Some((frame, bytes)) = wire::decode(&self.buffer[self.taken..])? {
                 self.taken += bytes;
-                self.room = None;
-                return Ok((frame, bytes));
+                if bytes > SHORT_BYTES {
+                    self.give_back();
+                }
+                return Ok(Received {
+                    frame,
+                    bytes,
+                    room: self.room.take(),
+                });
             }
-            self.buffer.drain(..self.taken);
-            self.taken = 0;
+            self.give_back();
             if self.room.is_none()
                 && let Some(bytes) = wire::announced(&self.buffer)
             {
@@ -81,10 +96,6 @@ impl FrameReader {
                     None => None,
                 };
             }
-            // A long frame gives its memory back.
-            if self.buffer.is_empty() && self.buffer.capacity() > 2 * READ_BYTES {
-                self.buffer.shrink_to(READ_BYTES);
-            }
             let chunk = self.stream.read_chunk(READ_BYTES, true).await;
             match chunk {
                 Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
@@ -93,6 +104,15 @@ impl FrameReader {
             }
         }
     }
+}
+
+/// A frame that came.
+pub(super) struct Received {
+    pub(super) frame: Frame,
+    /// How many bytes it had.
+    pub(super) bytes: usize,
+    /// Its name's room for it, if it is a long one: to be kept as long as the frame waits.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// Writes one frame; for the greeting.

@@ -19,7 +19,7 @@ pub(crate) const TUNING: &str = "generation_period_s = 2\ngrace_s = 1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_come_and_go_and_generations_turn_under_fire() {
-    let knobs = Knobs::new(Duration::from_secs(15));
+    let knobs = Knobs::new(Duration::from_secs(10));
     let options = Options {
         tuning: TUNING.into(),
         ..Options::default()

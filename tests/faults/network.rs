@@ -12,7 +12,7 @@ use crate::harness::{Adversary, Arena, Knobs, Options};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn networks_lose_reorder_double_delay_and_cut() {
-    let knobs = Knobs::new(Duration::from_secs(12));
+    let knobs = Knobs::new(Duration::from_secs(8));
     let mut arena = Arena::start(&knobs, Options::default()).await;
     let mut adversary = Adversary::new(knobs.rng(), NETWORK);
     adversary.run(&mut arena, knobs.duration).await;

@@ -7,7 +7,7 @@ use crate::harness::{Adversary, Arena, Harm, Knobs, Options};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_die_and_stand_still_at_random_instants() {
-    let knobs = Knobs::new(Duration::from_secs(12));
+    let knobs = Knobs::new(Duration::from_secs(8));
     let mut arena = Arena::start(&knobs, Options::default()).await;
     let mut adversary = Adversary::new(knobs.rng(), PROCESSES);
     adversary.run(&mut arena, knobs.duration).await;

@@ -4,7 +4,8 @@
 //! passed. So places are counted by name, the name of whoever made the replica take the transaction
 //! on: the participant of the first vote, the initiator, or who asked. Past
 //! [`undecided_max`](super::ReplicaConfig::undecided_max) only those are taken on whose name has
-//! few. Nothing that was taken on is given up for that.
+//! few. Nothing that was taken on is given up for that. A commit that is not applied after a while
+//! takes a place of a participant that it waits for.
 //!
 //! (The counter-example to one limit for all: a participant votes, at each replica, in 100,000
 //! transactions that it invents, in rosters with a branch that never votes. For ten minutes nobody
@@ -13,14 +14,14 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
-use crate::protocol::types::{CommitId, ParticipantName, Peer};
+use crate::protocol::types::{Branch, CommitId, ParticipantName, Peer};
 
 use super::Replica;
 
 /// Past the limit a name may have this part of it.
 const SHARES: usize = 64;
 
-/// A name may have so many times the limit, commits that are not applied yet among them.
+/// A name may have so many times the limit, commits that wait for it among them.
 const HELD_MAX: usize = 2;
 
 /// Who has which places. It is not saved: after a restart nobody has any.
@@ -84,6 +85,18 @@ impl Places {
 }
 
 impl Replica {
+    /// A commit still waits for these branches: it takes a place of theirs. (Whoever made the replica
+    /// take it on is done with it.)
+    pub(super) fn charge(&mut self, id: CommitId, unapplied: &[Branch]) {
+        self.places.free(&id);
+        if let Some(branch) = unapplied.first()
+            && !self.generations.is_settled(&id)
+        {
+            let name = Name::Participant(branch.participant.clone());
+            self.places.take(id, name);
+        }
+    }
+
     /// Whether `id` is known here, or has a place from now on.
     pub(super) fn takes_on(&mut self, from: &Peer, id: CommitId) -> bool {
         if self.instances.contains_key(&id) {

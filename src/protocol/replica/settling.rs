@@ -163,6 +163,7 @@ impl Replica {
         instance.phase = Phase::Committed;
         instance.patience = patience;
         instance.attempts = 0;
+        self.places.free(&id);
         if let (Source::Ballot | Source::Told, Some(unapplied)) = (source, unapplied) {
             out.save.push(Record::Committed { id, unapplied });
         }
@@ -276,7 +277,9 @@ impl Replica {
                 };
                 self.send_to_one_other(&id, turn, Message::Decided(decision), out);
             }
-            for branch in self.instances[&id].unapplied() {
+            let unapplied = self.instances[&id].unapplied();
+            self.charge(id, &unapplied);
+            for branch in unapplied {
                 if let Some(session) = self.session_for(&branch, turn) {
                     let participant = branch.participant.clone();
                     let peer = Peer::Session(Branch {

@@ -105,20 +105,13 @@ fn an_identity_without_its_store_is_a_refusal() {
 }
 
 #[test]
-fn a_keyspace_whose_files_are_gone_is_not_made_again() {
+fn a_keyspace_whose_files_are_gone_is_neither_made_again_nor_deleted() {
     let (_folder, dir) = new_store();
-    fs::remove_file(dir.join("database/keyspaces/1/current")).unwrap();
+    let keyspace = dir.join("database/keyspaces/1");
+    fs::remove_file(keyspace.join("current")).unwrap();
     let refused = error(&dir);
-    assert!(
-        matches!(
-            refused,
-            OpenError::Missing {
-                what: "keyspace",
-                ..
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(refused, OpenError::Rotten { .. }), "{refused}");
+    assert!(keyspace.join("v0").exists());
 }
 
 #[test]

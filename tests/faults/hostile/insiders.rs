@@ -88,7 +88,7 @@ async fn a_participant_that_lies_is_not_believed() {
         cost.await.counted(&["forbidden"], count as u64);
     }
 
-    let count = scaled(&knobs, 10_000);
+    let count = scaled(&knobs, 3_000);
     let both = roster(&[&own, &other]);
     let what = "votes twice, and differently";
     let cost = siege.withstand(what, async |siege| {
@@ -149,7 +149,7 @@ async fn an_initiator_that_lies_is_not_believed() {
     });
     cost.await.counted(&["forbidden"], count as u64);
 
-    let count = scaled(&knobs, 10_000);
+    let count = scaled(&knobs, 3_000);
     let cost = siege.withstand("generations of the future", async |siege| {
         let mut entered = siege
             .attacker("initiator/mallory")

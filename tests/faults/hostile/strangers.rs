@@ -127,7 +127,7 @@ async fn thousands_of_connections_of_one_name_take_its_own_seats() {
     let knobs = Knobs::new(USUAL);
     let mut siege = Siege::start(&knobs, "").await;
     // With FAULT_SECONDS=60 ten thousand.
-    let count = scaled(&knobs, 1_000);
+    let count = scaled(&knobs, 1_000).max(600);
     let cost = siege.withstand("thousands of connections", async |siege| {
         let attacker = siege.attacker("initiator/shop");
         let mut entered = greet(&attacker, count, shop).await;
@@ -155,7 +155,9 @@ async fn thousands_of_connections_of_one_name_take_its_own_seats() {
         count
     });
     let cost = cost.await;
-    cost.counted(&["too_many_of_a_name", "crowded"], count as u64 / 2);
+    // What is lost of a handshake may never be heard of.
+    let outside = (count - 512) as u64;
+    cost.counted(&["too_many_of_a_name", "crowded"], outside * 9 / 10);
     siege.finish().await;
 }
 
@@ -207,7 +209,7 @@ async fn random_datagrams_are_dropped() {
     let knobs = Knobs::new(USUAL);
     let mut rng = knobs.rng();
     let mut siege = Siege::start(&knobs, "").await;
-    let count = scaled(&knobs, 100_000);
+    let count = scaled(&knobs, 50_000);
     let cost = siege.withstand("random datagrams", async |siege| {
         let (_, target) = siege.target(paxos_commit::protocol::paxos::ReplicaId(1));
         let sockets = [0; 4].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());

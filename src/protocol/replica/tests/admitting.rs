@@ -74,22 +74,52 @@ fn all_runs_of_an_initiator_share_its_places() {
     assert!(begins(1, 1), "what is known goes on");
 }
 
+/// A commit of these branches, all of which vote in this order.
+fn commits(rig: &mut Rig, of: &[&str], sequence: u32) -> bool {
+    let roster = Roster::new(of.iter().map(|name| branch(name, 1))).unwrap();
+    let id = CommitId::new(txn(sequence), &roster);
+    for name in of {
+        rig.hear(session(name, 1), cast(id, roster.clone(), Prepared));
+    }
+    rig.hear(replica(2), phase2b(id, Ballot::ZERO, Commit));
+    rig.replica.outcome(&id) == Some(Commit)
+}
+
+/// So long that everything that waits is told again.
+fn pushes(rig: &mut Rig) {
+    for _ in 0..200 {
+        rig.tick();
+    }
+}
+
 #[test]
 fn commits_that_are_never_applied_are_places_too() {
     let mut rig = rig();
-    let mut commits = |sequence| {
-        let id = CommitId::new(txn(sequence), &only_a());
-        let out = rig.hear(a(), cast(id, only_a(), Prepared));
-        rig.hear(replica(2), phase2b(id, Ballot::ZERO, Commit));
-        out.save.len() == 1
-    };
     for sequence in 0..2 * MAX as u32 {
-        assert!(commits(sequence), "{sequence}");
+        assert!(commits(&mut rig, &["a"], sequence), "{sequence}");
     }
-    assert!(!commits(1_000), "no name holds more");
-    let first = CommitId::new(txn(0), &only_a());
-    rig.hear(a(), applied(first, branch("a", 1)));
+    pushes(&mut rig);
+    assert!(!commits(&mut rig, &["a"], 1_000), "no name holds more");
+    let only_a = Roster::new([branch("a", 1)]).unwrap();
+    let first = CommitId::new(txn(0), &only_a);
+    rig.hear(session("a", 1), applied(first, branch("a", 1)));
     assert!(votes(&mut rig, "a", 1_001));
+}
+
+/// The counter-example to places that last until the commit is applied everywhere: the other
+/// participant votes, and never says that it has applied.
+#[test]
+fn who_has_applied_has_no_place_for_who_has_not() {
+    let mut rig = rig();
+    for sequence in 0..2 * MAX as u32 {
+        assert!(commits(&mut rig, &["a", "mallory"], sequence));
+        let roster = Roster::new([branch("a", 1), branch("mallory", 1)]).unwrap();
+        let id = CommitId::new(txn(sequence), &roster);
+        rig.hear(session("a", 1), applied(id, branch("a", 1)));
+    }
+    pushes(&mut rig);
+    assert!(votes(&mut rig, "a", 1_000), "a has done its part");
+    assert!(!votes(&mut rig, "mallory", 1_001));
 }
 
 #[test]
