@@ -61,8 +61,8 @@
 //!    ignored from then on, and removed later: a part with each save, more when none waits. Removals
 //!    are not forced; after a crash they are done again.
 //! 4. The highest 131,072 LSNs are all there, up to that of the last save.
-//! 5. What a start reads is durable before anybody acts on it: the [journals](journals) that an earlier
-//!    process left are written once more and forced, because it may not have come to that, or in vain.
+//! 5. What a start reads is durable before anybody acts on it: the journals that an earlier process left
+//!    are written once more and forced (`journals.rs`), because it may not have come to that, or in vain.
 //! 6. The high-water sector never says more than what was durable when it was written.
 //!
 //! # What the guard against amnesia sees
