@@ -243,8 +243,14 @@ async fn change(
 ) -> anyhow::Result<()> {
     let configuration = Configuration::new(members.iter().cloned())?;
     let generation = operator.reconfigure(configuration).await?;
-    files.set_members(members)?;
+    let changed = files.set_members(members)?;
     println!("Generation {generation} is open on the new configuration.");
+    if !changed.is_empty() {
+        println!("These name the new replicas now. Copy them to where they are used, in time:");
+        for path in changed {
+            println!("  {}", path.display());
+        }
+    }
     Ok(())
 }
 

@@ -15,6 +15,9 @@ use crate::transport::{AUTHORITY_FILE, Authority, AuthorityError, Name, Role};
 /// The folder of the authority.
 const AUTHORITY_FOLDER: &str = "authority";
 
+/// What an identity needs to reach the cluster.
+const ACCESS_FILE: &str = "access.toml";
+
 /// What must be known of a cluster to make more files for it.
 const CLUSTER_FILE: &str = "cluster.toml";
 
@@ -132,13 +135,29 @@ impl ClusterFiles {
         &self.members
     }
 
-    /// The replicas are these from now on: new identities are told of them.
+    /// The replicas are these from now on: new identities are told of them, and the `access.toml` of
+    /// those that were issued before is written anew. Returns where those are. They have to be copied
+    /// to where they are used before the last replica is gone that the old ones name.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn set_members(&mut self, members: Vec<Member>) -> Result<(), FilesError> {
+    /// When a file cannot be written.
+    pub fn set_members(&mut self, members: Vec<Member>) -> Result<Vec<PathBuf>, FilesError> {
         self.members = members;
-        self.save()
+        self.save()?;
+        let mut changed = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(at(&self.folder))? {
+            let path = entry.map_err(at(&self.folder))?.path().join(ACCESS_FILE);
+            let Ok(text) = fs::read_to_string(&path) else {
+                continue;
+            };
+            // What stands above the replicas may have been changed by hand.
+            let head = text.split("[[replica]]").next().unwrap_or_default();
+            let text = format!("{}\n{}", head.trim_end(), self.members_text());
+            write_whole(&path, &text)?;
+            changed.push(path);
+        }
+        changed.sort();
+        Ok(changed)
     }
 
     /// The settings file of a replica.
@@ -176,7 +195,7 @@ impl ClusterFiles {
             name = self.authority.cluster(),
             access = self.access_text(file),
         );
-        let path = folder.join("access.toml");
+        let path = folder.join(ACCESS_FILE);
         fs::write(&path, text).map_err(at(&path))?;
         Ok(path)
     }
@@ -221,10 +240,7 @@ impl ClusterFiles {
     }
 
     fn access_text(&self, file: &str) -> String {
-        let members = self.members.iter().map(|Member { id, address }| {
-            format!("\n[[replica]]\nid = {id}\naddress = \"{address}\"\n")
-        });
-        let members: String = members.collect();
+        let members = self.members_text();
         format!(
             "authority = \"{AUTHORITY_FILE}\"\n\
              certificate = \"{file}.pem\"\n\
@@ -232,23 +248,28 @@ impl ClusterFiles {
         )
     }
 
-    fn save(&self) -> Result<(), FilesError> {
+    fn members_text(&self) -> String {
         let members = self.members.iter().map(|Member { id, address }| {
             format!("\n[[replica]]\nid = {id}\naddress = \"{address}\"\n")
         });
-        let members: String = members.collect();
-        let text = format!(
-            "# Kept by `paxos-commit cluster`.\nname = \"{}\"\n{members}",
-            self.authority.cluster()
-        );
-        // In one piece: a crash leaves the old one.
-        let (path, draft) = (
-            self.folder.join(CLUSTER_FILE),
-            self.folder.join("cluster.toml.new"),
-        );
-        fs::write(&draft, text).map_err(at(&draft))?;
-        fs::rename(&draft, &path).map_err(at(&path))
+        members.collect()
     }
+
+    fn save(&self) -> Result<(), FilesError> {
+        let text = format!(
+            "# Kept by `paxos-commit cluster`.\nname = \"{}\"\n{}",
+            self.authority.cluster(),
+            self.members_text()
+        );
+        write_whole(&self.folder.join(CLUSTER_FILE), &text)
+    }
+}
+
+/// In one piece: a crash leaves the old one.
+fn write_whole(path: &Path, text: &str) -> Result<(), FilesError> {
+    let draft = path.with_extension("toml.new");
+    fs::write(&draft, text).map_err(at(&draft))?;
+    fs::rename(&draft, path).map_err(at(path))
 }
 
 #[cfg(all(any(test, fuzzing), feature = "cluster", feature = "embedded"))]
@@ -267,4 +288,45 @@ fn make_folder(folder: &Path) -> Result<(), FilesError> {
 fn at(path: &Path) -> impl FnOnce(io::Error) -> FilesError {
     let path = path.to_owned();
     move |error| FilesError::File { path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_access;
+
+    fn member(id: u32) -> Member {
+        Member {
+            id: ReplicaId(id),
+            address: format!("host{id}:7401").parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn identities_are_told_of_a_change_and_keep_what_was_changed_by_hand() {
+        let folder = tempfile::tempdir().unwrap();
+        let members = (1..=3).map(member).collect();
+        let name = "c".parse().unwrap();
+        let mut files = ClusterFiles::create(folder.path(), name, members).unwrap();
+        let ledger = files.issue(Role::Participant("ledger".parse().unwrap()));
+        let ledger = ledger.unwrap();
+        let shop = files
+            .issue(Role::Initiator("shop".parse().unwrap()))
+            .unwrap();
+        // Somebody keeps the key elsewhere.
+        let elsewhere = folder.path().join("elsewhere.key");
+        fs::rename(ledger.with_file_name("participant.key"), &elsewhere).unwrap();
+        let text = fs::read_to_string(&ledger).unwrap();
+        fs::write(&ledger, text.replace("participant.key", "../elsewhere.key")).unwrap();
+
+        let after: Vec<Member> = [2, 3, 4].map(member).into();
+        let mut changed = vec![ledger.clone(), shop.clone()];
+        changed.sort();
+        assert_eq!(files.set_members(after.clone()).unwrap(), changed);
+        for path in [ledger, shop] {
+            assert_eq!(load_access(&path).unwrap().replicas, after);
+        }
+        let opened = ClusterFiles::open(folder.path()).unwrap();
+        assert_eq!(opened.members(), after);
+    }
 }
