@@ -208,7 +208,7 @@ async fn without_any_one_of_its_files_it_is_refused() {
             "highwater" => "has an identity and no high-water sector",
             "database/version" => "has an identity and no whole database",
             _ if name.ends_with(".jnl") => "has an identity and no journal",
-            _ if name.ends_with("/current") => "has an identity and no keyspace",
+            _ if name.ends_with("/current") => "current is missing. This replica may have lost",
             _ if name.contains("/v") => "is missing. This replica may have lost",
             _ => "cannot open the database in",
         };
