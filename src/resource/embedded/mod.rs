@@ -61,7 +61,7 @@
 //!
 //! // Or: work first, under the id that came with the caller's message, once the participant has
 //! // given this service a branch of that transaction.
-//! # let txn: TxnId = unimplemented!();
+//! let txn: TxnId = "00000001-00c0ffee00c0ffee-0000002a".parse()?;
 //! let work = store.work(txn);
 //! take(&work, b"account/alice 30")?;
 //! # Ok::<(), RequestError>(())
