@@ -226,6 +226,20 @@ pub struct Report {
     pub participants: Vec<(ParticipantName, u32)>,
     /// The replicas that it is connected to.
     pub connected: Vec<ReplicaId>,
+    /// What it has sent since it was started.
+    pub sent: Sent,
+    /// Forced writes of its store since it was started.
+    pub saves: u64,
+}
+
+/// What a process has written to its connections since it was started. What QUIC makes of it (packets,
+/// acknowledgements, what is sent again) is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Messages of the protocol.
+    pub messages: u64,
+    /// Bytes of all frames.
+    pub bytes: u64,
 }
 
 /// A page of transactions.

@@ -1,5 +1,6 @@
 //! The commands.
 
+mod bench;
 mod cluster;
 mod demo;
 #[cfg(feature = "http")]
@@ -43,6 +44,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::DemoArguments),
+    Bench(bench::BenchArguments),
     Replica(replica::ReplicaArguments),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -51,6 +53,10 @@ enum Command {
     Status(status::StatusArguments),
     #[command(subcommand)]
     Txn(txn::TxnCommand),
+    #[command(hide = true)]
+    BenchParticipant(bench::ParticipantArguments),
+    #[command(hide = true)]
+    BenchEcho(bench::EchoArguments),
     #[command(hide = true)]
     DemoLedger(demo::LedgerArguments),
     #[command(hide = true)]
@@ -118,6 +124,9 @@ impl Command {
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Demo(arguments) => demo::run(arguments).await,
+            Command::Bench(arguments) => bench::run(arguments).await,
+            Command::BenchParticipant(arguments) => bench::run_participant(arguments).await,
+            Command::BenchEcho(arguments) => bench::echo(arguments).await,
             Command::Replica(arguments) => replica::run(arguments).await,
             Command::Cluster(command) => command.run().await,
             Command::Certs(command) => command.run(),

@@ -120,6 +120,9 @@ fn to_json(said: &Said<Report>, refusals: &Refusals, generations: &Generations) 
             "unapplied": report.unapplied,
             "in_memory": report.remembered,
             "disk_bytes": report.disk_bytes,
+            "sent_messages": report.sent.messages,
+            "sent_bytes": report.sent.bytes,
+            "saves": report.saves,
             "turned_away": refusals.get(id).and_then(|counts| counts.as_ref().ok()),
             "connected_replicas": report.connected.iter().map(|id| id.0).collect::<Vec<_>>(),
             "participants": report.participants.iter().map(|(name, sessions)| {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -167,6 +168,23 @@ impl ClusterFiles {
             .join("replica.toml")
     }
 
+    /// The replica listens there from its next start on, whatever the others dial: something stands
+    /// before it.
+    ///
+    /// # Errors
+    /// When its settings cannot be read or written.
+    pub fn set_listen(&self, id: ReplicaId, place: SocketAddr) -> Result<(), FilesError> {
+        let path = self.replica_file(id);
+        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        let lines = text
+            .lines()
+            .map(|line| match line.starts_with("listen = ") {
+                true => format!("listen = \"{place}\"\n"),
+                false => format!("{line}\n"),
+            });
+        write_whole(&path, &lines.collect::<String>())
+    }
+
     /// Makes everything for a replica that joins: certificate, settings, data directory.
     ///
     /// # Errors
@@ -182,13 +200,7 @@ impl ClusterFiles {
     /// # Errors
     /// When it is there already, or something cannot be written.
     pub fn issue(&self, role: Role) -> Result<PathBuf, FilesError> {
-        let (folder, file) = match &role {
-            Role::Replica(id) => (format!("replica-{id}"), "replica"),
-            Role::Participant(name) => (format!("participant-{name}"), "participant"),
-            Role::Initiator(name) => (format!("initiator-{name}"), "initiator"),
-            Role::Operator(name) => (format!("operator-{name}"), "operator"),
-        };
-        let folder = self.folder.join(folder);
+        let (folder, file) = self.places(&role);
         self.make_identity(&folder, role, file)?;
         let text = format!(
             "# What it takes to reach cluster {name}.\n{access}",
@@ -198,6 +210,23 @@ impl ClusterFiles {
         let path = folder.join(ACCESS_FILE);
         fs::write(&path, text).map_err(at(&path))?;
         Ok(path)
+    }
+
+    /// The `access.toml` of an identity that was issued before, if it was.
+    pub fn issued(&self, role: &Role) -> Option<PathBuf> {
+        let (folder, _) = self.places(role);
+        Some(folder.join(ACCESS_FILE)).filter(|path| path.exists())
+    }
+
+    /// The folder of an identity, and what its files are called.
+    fn places(&self, role: &Role) -> (PathBuf, &'static str) {
+        let (folder, file) = match role {
+            Role::Replica(id) => (format!("replica-{id}"), "replica"),
+            Role::Participant(name) => (format!("participant-{name}"), "participant"),
+            Role::Initiator(name) => (format!("initiator-{name}"), "initiator"),
+            Role::Operator(name) => (format!("operator-{name}"), "operator"),
+        };
+        (self.folder.join(folder), file)
     }
 
     fn make_replica(
@@ -215,7 +244,7 @@ impl ClusterFiles {
             .as_str()
             .rsplit_once(':')
             .map_or("0", |(_, port)| port);
-        let listen = match address.as_str().parse::<std::net::SocketAddr>() {
+        let listen = match address.as_str().parse::<SocketAddr>() {
             // Nobody else reaches such an address, so nobody else need be heard.
             Ok(address) if address.ip().is_loopback() => address.to_string(),
             Ok(_) | Err(_) => format!("0.0.0.0:{port}"),

@@ -8,12 +8,13 @@ use thiserror::Error;
 
 use crate::operator::{Operator, OperatorError};
 use crate::protocol::paxos::{AcceptorsError, ReplicaId};
-use crate::protocol::types::{Address, Configuration, Member};
+use crate::protocol::types::{Configuration, Member};
 use crate::replica::{Replica, ReplicaError, Tuning, init};
 use crate::store::InitError;
 use crate::transport::{Access, Authority, AuthorityError, ConnectError, Role};
 
-use super::relay::{Cut, Relay, Weather};
+use super::address;
+use super::relay::{Relay, Weather, isolate};
 
 /// How long to wait for the first replica.
 const CONNECT_MAX: std::time::Duration = std::time::Duration::from_secs(20);
@@ -328,23 +329,13 @@ impl LocalCluster {
     fn cut(&self) {
         let cut = self.partitioned.iter();
         let cut = cut.filter_map(|id| self.nodes.get(id)?.listening);
-        let senders: BTreeSet<SocketAddr> = cut.collect();
-        for (id, node) in &self.nodes {
-            let cut = match self.partitioned.contains(id) {
-                true => Cut::Everybody,
-                false => Cut::Senders(senders.clone()),
-            };
-            node.relay.set_cut(cut);
-        }
+        let senders = cut.collect();
+        let relays = self.nodes.iter().map(|(id, node)| (id, &node.relay));
+        isolate(relays, &self.partitioned, &senders);
     }
 
     fn name(&self, name: &str) -> Result<crate::transport::Name, ClusterError> {
         name.parse()
             .map_err(|error| ClusterError::Name(format!("{error}")))
     }
-}
-
-fn address(address: SocketAddr) -> Address {
-    let text = address.to_string();
-    text.parse().expect("a socket address is short")
 }

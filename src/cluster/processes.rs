@@ -1,6 +1,6 @@
 //! A cluster in child processes: killed with SIGKILL, started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -12,10 +12,12 @@ use tokio::process::{Child, Command};
 
 use crate::config::{ConfigError, load_access};
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{Address, Member};
+use crate::protocol::types::Member;
 use crate::transport::{Access, Name, Role};
 
+use super::address;
 use super::files::{ClusterFiles, FilesError};
+use super::relay::{Relay, isolate};
 
 /// A child process that does not outlive this one, in whatever way this one ends: it holds the other
 /// end of its standard input, and stops when that is closed. Dropping it kills it.
@@ -119,6 +121,11 @@ pub struct ProcessCluster {
     folder: PathBuf,
     files: ClusterFiles,
     running: BTreeMap<ReplicaId, ChildProcess>,
+    /// Where each listens.
+    listening: BTreeMap<ReplicaId, SocketAddr>,
+    /// What stands before each; empty if nothing does.
+    relays: BTreeMap<ReplicaId, Relay>,
+    partitioned: BTreeSet<ReplicaId>,
 }
 
 /// Why a cluster of processes failed.
@@ -148,10 +155,10 @@ impl ProcessCluster {
         name: Name,
         replicas: u32,
     ) -> Result<Self, ProcessError> {
-        let ports = free_ports(replicas)?;
-        let members = (1..).map(ReplicaId).zip(ports).map(|(id, port)| Member {
-            id,
-            address: address(port),
+        let listening = places(replicas)?;
+        let members = listening.iter().map(|(id, place)| Member {
+            id: *id,
+            address: address(*place),
         });
         let files = ClusterFiles::create(folder, name, members.collect())?;
         Ok(ProcessCluster {
@@ -159,7 +166,73 @@ impl ProcessCluster {
             folder: folder.to_owned(),
             files,
             running: BTreeMap::new(),
+            listening,
+            relays: BTreeMap::new(),
+            partitioned: BTreeSet::new(),
         })
+    }
+
+    /// As [`create`](Self::create), with a [`Relay`] of this process before each replica: nobody
+    /// reaches it in any other way.
+    ///
+    /// # Errors
+    /// When something cannot be made.
+    pub async fn create_behind_relays(
+        program: PathBuf,
+        folder: &Path,
+        name: Name,
+        replicas: u32,
+    ) -> Result<Self, ProcessError> {
+        let listening = places(replicas)?;
+        let mut relays = BTreeMap::new();
+        for (id, place) in &listening {
+            relays.insert(*id, Relay::start(*place).await?);
+        }
+        let members = relays.iter().map(|(id, relay)| Member {
+            id: *id,
+            address: address(relay.address()),
+        });
+        let files = ClusterFiles::create(folder, name, members.collect())?;
+        for (id, place) in &listening {
+            files.set_listen(*id, *place)?;
+        }
+        Ok(ProcessCluster {
+            program,
+            folder: folder.to_owned(),
+            files,
+            running: BTreeMap::new(),
+            listening,
+            relays,
+            partitioned: BTreeSet::new(),
+        })
+    }
+
+    /// Where a replica listens, and what it dials from.
+    pub fn listening(&self, id: ReplicaId) -> Option<SocketAddr> {
+        self.listening.get(&id).copied()
+    }
+
+    /// The relay before a replica.
+    pub fn relay(&self, id: ReplicaId) -> Option<&Relay> {
+        self.relays.get(&id)
+    }
+
+    /// The replica hears nobody, and nobody hears it. It must stand behind a relay.
+    pub fn partition(&mut self, id: ReplicaId) {
+        self.partitioned.insert(id);
+        self.cut();
+    }
+
+    /// The replica hears and is heard again.
+    pub fn heal(&mut self, id: ReplicaId) {
+        self.partitioned.remove(&id);
+        self.cut();
+    }
+
+    fn cut(&self) {
+        let cut = self.partitioned.iter();
+        let cut = cut.filter_map(|id| self.listening(*id)).collect();
+        isolate(&self.relays, &self.partitioned, &cut);
     }
 
     /// The files of the cluster.
@@ -221,6 +294,27 @@ impl ProcessCluster {
         Ok(())
     }
 
+    /// Stops one replica where it stands: SIGSTOP.
+    ///
+    /// # Errors
+    /// When it does not run, or the system says no.
+    pub fn pause(&self, id: ReplicaId) -> Result<(), ProcessError> {
+        Ok(self.child(id)?.pause()?)
+    }
+
+    /// Lets one replica go on: SIGCONT.
+    ///
+    /// # Errors
+    /// When it does not run, or the system says no.
+    pub fn resume(&self, id: ReplicaId) -> Result<(), ProcessError> {
+        Ok(self.child(id)?.resume()?)
+    }
+
+    fn child(&self, id: ReplicaId) -> io::Result<&ChildProcess> {
+        let child = self.running.get(&id);
+        child.ok_or_else(|| io::Error::other(format!("replica {id} does not run")))
+    }
+
     /// Stops all, in order.
     ///
     /// # Errors
@@ -261,16 +355,11 @@ impl ProcessCluster {
     }
 }
 
-/// Ports of this machine that are free now.
-fn free_ports(count: u32) -> io::Result<Vec<u16>> {
-    let sockets = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
+/// Where so many replicas can listen: ports of this machine that are free now.
+fn places(replicas: u32) -> io::Result<BTreeMap<ReplicaId, SocketAddr>> {
+    let sockets = (0..replicas).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
     let sockets: Vec<UdpSocket> = sockets.collect::<io::Result<_>>()?;
-    let ports = sockets.iter().map(|socket| socket.local_addr());
-    ports.map(|address| Ok(address?.port())).collect()
-}
-
-fn address(port: u16) -> Address {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let text = address.to_string();
-    text.parse().expect("a socket address is short")
+    let places = (1..).map(ReplicaId).zip(&sockets);
+    let places = places.map(|(id, socket)| Ok((id, socket.local_addr()?)));
+    places.collect()
 }

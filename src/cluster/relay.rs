@@ -8,7 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::protocol::paxos::ReplicaId;
 
 /// The longest datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -71,6 +75,8 @@ pub struct Relay {
 
 struct Shared {
     weather: Mutex<Weather>,
+    /// How much longer the conversations of single senders take, each way.
+    distances: Mutex<HashMap<SocketAddr, Duration>>,
     /// On the way to the target.
     cut_toward: Mutex<Cut>,
     /// On the way back.
@@ -94,6 +100,7 @@ impl Relay {
         let address = socket.local_addr()?;
         let shared = Arc::new(Shared {
             weather: Mutex::default(),
+            distances: Mutex::default(),
             cut_toward: Mutex::default(),
             cut_back: Mutex::default(),
             target: Mutex::new(target),
@@ -128,6 +135,12 @@ impl Relay {
     /// The weather from now on, in both directions.
     pub fn set_weather(&self, weather: Weather) {
         *lock(&self.shared.weather) = weather;
+    }
+
+    /// Whoever sends from this address is so far away: besides the weather, everything takes that
+    /// much longer, each way.
+    pub fn set_distance(&self, sender: SocketAddr, distance: Duration) {
+        lock(&self.shared.distances).insert(sender, distance);
     }
 
     /// What does not get through from now on, in either direction.
@@ -187,8 +200,44 @@ impl Drop for Relay {
 
 /// A socket for each sender, so that the target can tell them apart.
 struct Way {
-    socket: Arc<UdpSocket>,
+    toward: Road,
     back: JoinHandle<()>,
+}
+
+/// One direction. What is delayed by the same time arrives in the order in which it was sent.
+struct Road {
+    socket: Arc<UdpSocket>,
+    delayed: mpsc::UnboundedSender<Delayed>,
+}
+
+struct Delayed {
+    due: Instant,
+    to: SocketAddr,
+    datagram: Vec<u8>,
+}
+
+impl Road {
+    fn new(socket: Arc<UdpSocket>) -> Road {
+        let (delayed, mut waiting) = mpsc::unbounded_channel::<Delayed>();
+        let way_out = socket.clone();
+        // Ends when the road is dropped.
+        tokio::spawn(async move {
+            while let Some(Delayed { due, to, datagram }) = waiting.recv().await {
+                sleep_until(due).await;
+                let _ = way_out.send_to(&datagram, to).await;
+            }
+        });
+        Road { socket, delayed }
+    }
+}
+
+/// Who takes part in a conversation through a relay.
+#[derive(Clone, Copy)]
+struct Parties {
+    /// Who is not the target.
+    client: SocketAddr,
+    /// Whom this datagram is sent to.
+    to: SocketAddr,
 }
 
 impl Drop for Way {
@@ -224,34 +273,37 @@ async fn run(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
                 }
                 let out = Arc::new(out);
                 let (inward, shared) = (out.clone(), shared.clone());
-                let back = tokio::spawn(answer(inward, socket.clone(), from, shared));
-                vacant.insert(Way { socket: out, back })
+                let back = Road::new(socket.clone());
+                let back = tokio::spawn(answer(inward, back, from, shared));
+                let toward = Road::new(out);
+                vacant.insert(Way { toward, back })
             }
         };
         let target = *lock(&shared.target);
         let is_cut = lock(&shared.cut_toward).holds(from);
-        pass(&shared, is_cut, &way.socket, target, &buffer[..bytes]);
+        let parties = Parties {
+            client: from,
+            to: target,
+        };
+        pass(&shared, is_cut, &way.toward, parties, &buffer[..bytes]);
     }
 }
 
 /// Brings the target's answers back to one sender.
-async fn answer(
-    inward: Arc<UdpSocket>,
-    outward: Arc<UdpSocket>,
-    to: SocketAddr,
-    shared: Arc<Shared>,
-) {
+async fn answer(inward: Arc<UdpSocket>, outward: Road, to: SocketAddr, shared: Arc<Shared>) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         if let Ok((bytes, _)) = inward.recv_from(&mut buffer).await {
             let is_cut = lock(&shared.cut_back).holds(to);
-            pass(&shared, is_cut, &outward, to, &buffer[..bytes]);
+            let parties = Parties { client: to, to };
+            pass(&shared, is_cut, &outward, parties, &buffer[..bytes]);
         }
     }
 }
 
 /// One datagram through the weather.
-fn pass(shared: &Shared, is_cut: bool, by: &Arc<UdpSocket>, to: SocketAddr, datagram: &[u8]) {
+fn pass(shared: &Shared, is_cut: bool, by: &Road, parties: Parties, datagram: &[u8]) {
+    let Parties { client, to } = parties;
     if is_cut {
         shared.cut.fetch_add(1, Relaxed);
         return;
@@ -269,16 +321,39 @@ fn pass(shared: &Shared, is_cut: bool, by: &Arc<UdpSocket>, to: SocketAddr, data
             continue;
         }
         shared.passed.fetch_add(1, Relaxed);
-        let delay = weather.delay + weather.jitter.mul_f64(fastrand::f64());
-        if delay.is_zero() {
+        let distance = lock(&shared.distances).get(&client).copied();
+        let delay = weather.delay + distance.unwrap_or_default();
+        if delay.is_zero() && weather.jitter.is_zero() {
             // What the socket does not take is lost, as in any network.
-            let _ = by.try_send_to(datagram, to);
+            let _ = by.socket.try_send_to(datagram, to);
             continue;
         }
-        let (by, datagram) = (by.clone(), datagram.to_vec());
+        let datagram = datagram.to_vec();
+        if weather.jitter.is_zero() {
+            let due = Instant::now() + delay;
+            let _ = by.delayed.send(Delayed { due, to, datagram });
+            continue;
+        }
+        let delay = delay + weather.jitter.mul_f64(fastrand::f64());
+        let socket = by.socket.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            let _ = by.send_to(&datagram, to).await;
+            sleep(delay).await;
+            let _ = socket.send_to(&datagram, to).await;
+        });
+    }
+}
+
+/// Cuts replicas off, each behind its relay: at its own, and at the others' whatever comes from
+/// `senders`, which is where they dial from.
+pub(super) fn isolate<'r>(
+    relays: impl IntoIterator<Item = (&'r ReplicaId, &'r Relay)>,
+    cut_off: &BTreeSet<ReplicaId>,
+    senders: &BTreeSet<SocketAddr>,
+) {
+    for (id, relay) in relays {
+        relay.set_cut(match cut_off.contains(id) {
+            true => Cut::Everybody,
+            false => Cut::Senders(senders.clone()),
         });
     }
 }
@@ -288,122 +363,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Sends `count` datagrams through a relay to something that echoes: what comes back.
-    async fn echoes(weather: Weather, cut: bool, count: u8) -> Vec<u8> {
-        let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let relay = Relay::start(echo.local_addr().unwrap()).await.unwrap();
-        relay.set_weather(weather);
-        if cut {
-            relay.set_cut(Cut::Everybody);
-        }
-        tokio::spawn(async move {
-            let mut buffer = [0; 16];
-            while let Ok((bytes, from)) = echo.recv_from(&mut buffer).await {
-                echo.send_to(&buffer[..bytes], from).await.unwrap();
-            }
-        });
-        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        for i in 0..count {
-            client.send_to(&[i], relay.address()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let mut heard = Vec::new();
-        let mut buffer = [0; 16];
-        let patience = Duration::from_millis(500);
-        while let Ok(Ok(_)) = tokio::time::timeout(patience, client.recv(&mut buffer)).await {
-            heard.push(buffer[0]);
-        }
-        heard
-    }
-
-    #[tokio::test]
-    async fn fair_weather_passes_everything() {
-        let heard = echoes(Weather::default(), false, 50).await;
-        assert_eq!(heard, (0..50).collect::<Vec<u8>>());
-    }
-
-    #[tokio::test]
-    async fn the_first_datagram_of_a_sender_is_not_lost() {
-        for _ in 0..3 {
-            assert_eq!(echoes(Weather::default(), false, 1).await, [0]);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_cut_does_not_come() {
-        let nothing: [u8; 0] = [];
-        assert_eq!(echoes(Weather::default(), true, 10).await, nothing);
-    }
-
-    #[tokio::test]
-    async fn it_loses_and_doubles_and_reorders() {
-        let weather = Weather {
-            loss: 0.3,
-            duplication: 0.3,
-            jitter: Duration::from_millis(20),
-            ..Weather::default()
-        };
-        let heard = echoes(weather, false, 200).await;
-        let different: BTreeSet<u8> = heard.iter().copied().collect();
-        assert!(different.len() < 200, "nothing was lost");
-        assert!(heard.len() > different.len(), "nothing came twice");
-        assert!(!heard.is_sorted(), "nothing was reordered");
-    }
-
-    /// A target, a relay to it, a sender.
-    async fn three() -> (UdpSocket, Relay, UdpSocket) {
-        let target = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let relay = Relay::start(target.local_addr().unwrap()).await.unwrap();
-        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        sender.connect(relay.address()).await.unwrap();
-        (target, relay, sender)
-    }
-
-    /// The next datagram, and who sent it; None if none comes for a while.
-    async fn next(socket: &UdpSocket) -> Option<(u8, SocketAddr)> {
-        let mut buffer = [0; 16];
-        let coming = socket.recv_from(&mut buffer);
-        let come = tokio::time::timeout(Duration::from_millis(500), coming).await;
-        let (_, from) = come.ok()?.unwrap();
-        Some((buffer[0], from))
-    }
-
-    #[tokio::test]
-    async fn a_cut_may_go_one_way_and_concern_one_sender() {
-        let (target, relay, sender) = three().await;
-        let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let one = Cut::Senders([sender.local_addr().unwrap()].into());
-        relay.set_cut_back(one.clone());
-        sender.send(&[1]).await.unwrap();
-        let (_, from) = next(&target).await.unwrap();
-        target.send_to(&[2], from).await.unwrap();
-        assert_eq!(next(&sender).await, None);
-        other.send_to(&[3], relay.address()).await.unwrap();
-        let (_, from) = next(&target).await.unwrap();
-        target.send_to(&[4], from).await.unwrap();
-        assert_eq!(next(&other).await.unwrap().0, 4);
-
-        relay.set_cut_back(Cut::Nobody);
-        relay.set_cut_toward(one);
-        sender.send(&[5]).await.unwrap();
-        assert_eq!(next(&target).await, None);
-        assert_eq!(relay.passed().cut, 2);
-        assert_eq!(relay.passed().passed, 3);
-    }
-
-    #[tokio::test]
-    async fn whoever_is_rebound_comes_from_another_address_and_is_answered() {
-        let (target, relay, sender) = three().await;
-        sender.send(&[1]).await.unwrap();
-        let (_, before) = next(&target).await.unwrap();
-        relay.rebind();
-        sender.send(&[2]).await.unwrap();
-        let (_, after) = next(&target).await.unwrap();
-        assert_ne!(before, after);
-        target.send_to(&[3], after).await.unwrap();
-        assert_eq!(next(&sender).await.unwrap().0, 3);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Starts an initiator, and stops it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::Driver;
 use crate::protocol::initiator::{Initiator as Core, InitiatorConfig};
+use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{CommitId, InitiatorId, Peer};
 use crate::protocol::{Effects, Host};
 use crate::transport::{Access, ConnectError, Net, Role, are_of_one_name, draw_initiator};
+use crate::wire::Sent;
 
 use super::shell::{Answer, Call, InitiatorShell};
 use super::transaction::Transaction;
@@ -223,6 +226,28 @@ impl Initiator {
                 Err(CommitError::Unknown { id, why })
             }
         }
+    }
+
+    /// What this initiator has sent so far. (An initiator whose ids are used up is replaced by another
+    /// one, which begins at nothing.)
+    pub fn sent(&self) -> Sent {
+        self.current().running.net.links.sent()
+    }
+
+    /// The replica that it asks first to have branches prepared, at this moment; none before a
+    /// generation is known. The others serve as well: one that does not answer is passed over.
+    pub async fn relay(&self) -> Option<ReplicaId> {
+        let (answer, answered) = oneshot::channel();
+        self.current().call(Call::Relay(answer)).await;
+        answered.await.ok().flatten()
+    }
+
+    /// From where it dials the replicas: its UDP port, on every address of the machine.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.current().running.net.links.address()
     }
 
     /// Stops in order: waits for the commits that are under way, at most for `grace`, then ends the

@@ -11,7 +11,7 @@ use crate::protocol::initiator::{
     CommitError as Refusal, Initiator as Core, InitiatorCommand, InitiatorNotice, PrepareBy,
 };
 use crate::protocol::message::{Message, Undecided};
-use crate::protocol::paxos::Ballot;
+use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Request, Session, TxnId};
 use crate::protocol::{Effects, Host, Input};
 use crate::transport::Links;
@@ -41,6 +41,8 @@ pub(super) enum Call {
     GiveUp(TxnId, oneshot::Sender<Option<(CommitId, String)>>),
     /// Commit will not be asked for.
     Rollback(TxnId, Vec<Branch>),
+    /// Which replica is asked first?
+    Relay(oneshot::Sender<Option<ReplicaId>>),
     /// Answered when no commit is under way.
     Drain(oneshot::Sender<()>),
 }
@@ -189,6 +191,9 @@ impl Shell for InitiatorShell {
                 let _ = answer.send(found);
             }
             Call::Rollback(txn, branches) => step(InitiatorCommand::Rollback { txn, branches }),
+            Call::Relay(answer) => {
+                let _ = answer.send(host.relay());
+            }
             Call::Drain(answer) => self.draining = Some(answer),
         }
     }

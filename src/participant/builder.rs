@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::protocol::participant::{Participant as Session, ParticipantCommand, P
 use crate::protocol::types::{Branch as BranchName, Peer, TxnId};
 use crate::protocol::{Effects, Host, Input};
 use crate::transport::{Access, ConnectError, Net, Role, draw_session};
+use crate::wire::Sent;
 
 use super::branch::{Branch, BranchError};
 use super::resource_manager::ResourceManager;
@@ -195,6 +197,19 @@ impl Participant {
     /// The participant's name and this session.
     pub fn me(&self) -> &BranchName {
         &self.inner.me
+    }
+
+    /// What this session has sent so far.
+    pub fn sent(&self) -> Sent {
+        self.inner.net.links.sent()
+    }
+
+    /// From where it dials the replicas: its UDP port, on every address of the machine.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.inner.net.links.address()
     }
 
     /// Stops in order: nothing new begins; what is under way comes to its end, at most for `grace`;

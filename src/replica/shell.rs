@@ -265,6 +265,8 @@ impl ReplicaShell {
             remembered: host.remembered() as u64,
             participants: participants.collect(),
             connected: replicas.collect(),
+            sent: self.exit.links.sent(),
+            saves: self.store.stats().saves,
         }
     }
 }

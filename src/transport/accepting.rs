@@ -228,8 +228,8 @@ impl Guest {
         let (link, outbox) = links.add(&self.peer, &self.connection, self.seat.share.clone());
         let peer = self.peer.clone();
         tracing::debug!(%peer, "connected");
-        let send = self.send;
-        let writer = tokio::spawn(async move { write_all(&outbox, send).await });
+        let (send, traffic) = (self.send, links.traffic.clone());
+        let writer = tokio::spawn(async move { write_all(&outbox, send, &traffic).await });
         let connected = Inbound::Connected {
             peer: peer.clone(),
             link,
@@ -251,8 +251,8 @@ impl Guest {
             // To be saved.
             let _ = links.inbox.send(Inbound::Lsn { replica, lsn }).await;
         }
-        let send = self.send;
-        let writer = tokio::spawn(async move { write_all(&outbox, send).await });
+        let (send, traffic) = (self.send, links.traffic.clone());
+        let writer = tokio::spawn(async move { write_all(&outbox, send, &traffic).await });
         read(links, &self.peer, &self.connection, &mut self.reader).await;
         links.remove_guest(replica, link);
         writer.abort();

@@ -9,12 +9,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use crate::protocol::message::Message;
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{Generations, Peer};
-use crate::wire::{Frame, Lsn, Query};
+use crate::wire::{Frame, Lsn, Query, Sent};
 
 use super::credentials::Credentials;
 use super::outbox::Outbox;
 use super::refusals::Refusals;
 use super::shares::{Share, Shares};
+use super::traffic::Traffic;
 
 /// About how many bytes of long messages may wait for the driver, or be worked on.
 const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -109,6 +110,7 @@ pub(crate) struct Links {
     /// does not dial them: so one that was removed still learns that it was.
     guests: Mutex<HashMap<ReplicaId, Link>>,
     numbers: AtomicU64,
+    pub(super) traffic: Arc<Traffic>,
     /// The generations that this process goes by: a client's are what it was told, a replica's what
     /// it has saved.
     pub(super) told: watch::Sender<Generations>,
@@ -165,6 +167,7 @@ impl Links {
             links: Mutex::default(),
             guests: Mutex::default(),
             numbers: AtomicU64::new(1),
+            traffic: Arc::default(),
             told: watch::Sender::new(Generations::default()),
             serving: watch::Sender::new(serving),
             lsns: Mutex::new(lsns),
@@ -235,6 +238,11 @@ impl Links {
                 self.push(link, peer, frame.clone());
             }
         }
+    }
+
+    /// What was written to all connections so far.
+    pub(crate) fn sent(&self) -> Sent {
+        self.traffic.sent()
     }
 
     /// The peers that something can be sent to.

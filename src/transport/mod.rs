@@ -35,6 +35,7 @@ mod permission;
 mod refusals;
 mod shares;
 mod stream;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -9,6 +9,7 @@ use crate::wire::{self, Frame, WireError};
 
 use super::outbox::Outbox;
 use super::shares::{SHORT_BYTES, Share};
+use super::traffic::Traffic;
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -125,9 +126,13 @@ pub(super) async fn write(stream: &mut SendStream, frame: &Frame) -> Result<(), 
 
 /// Writes what is queued, as much as there is in one go, until the queue is closed or the
 /// connection is. (`write_all` must not be cancelled in the middle; so this is a task of its own.)
-pub(super) async fn write_all(outbox: &Outbox, mut stream: SendStream) {
+pub(super) async fn write_all(outbox: &Outbox, mut stream: SendStream, traffic: &Traffic) {
     let (mut frames, mut buffer) = (Vec::new(), Vec::new());
     while outbox.take(&mut frames).await {
+        let messages = frames
+            .iter()
+            .filter(|frame| matches!(frame, Frame::Message(_)));
+        traffic.count(messages.count(), 0);
         for frame in frames.drain(..) {
             if let Err(error) = wire::encode(&frame, &mut buffer) {
                 // Cannot be with messages of this program, whose parts have limits.
@@ -137,12 +142,14 @@ pub(super) async fn write_all(outbox: &Outbox, mut stream: SendStream) {
                 return;
             }
             if buffer.len() >= WRITE_BYTES {
+                traffic.count(0, buffer.len());
                 buffer.clear();
             }
         }
         if stream.write_all(&buffer).await.is_err() {
             return;
         }
+        traffic.count(0, buffer.len());
         buffer.clear();
     }
     // What was written last shall arrive before the connection goes.

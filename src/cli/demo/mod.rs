@@ -234,7 +234,11 @@ fn with_fallen(error: anyhow::Error, cluster: &mut ProcessCluster) -> anyhow::Er
 }
 
 /// A process that was started from this program.
-fn start_child(program: &Path, arguments: &[&str], log: &Path) -> anyhow::Result<ChildProcess> {
+pub(super) fn start_child(
+    program: &Path,
+    arguments: &[&str],
+    log: &Path,
+) -> anyhow::Result<ChildProcess> {
     ChildProcess::start(program, arguments, log)
         .with_context(|| format!("cannot start {}", program.display()))
 }

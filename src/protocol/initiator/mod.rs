@@ -285,6 +285,12 @@ impl Initiator {
         oldest.or(self.next).unwrap_or(u32::MAX)
     }
 
+    /// The replica that is asked first to have branches prepared.
+    pub fn relay(&self) -> Option<ReplicaId> {
+        let acceptors = self.generations.in_force()?.acceptors();
+        acceptors.iter().nth(self.relay % acceptors.len())
+    }
+
     /// What it knows of generations.
     pub fn generations(&self) -> &Generations {
         &self.generations

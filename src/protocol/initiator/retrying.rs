@@ -75,13 +75,10 @@ impl Initiator {
         for id in hedges {
             self.on_hedge(id, out);
         }
-        let Some(acceptors) = self.generations.in_force().map(Configuration::acceptors) else {
-            return;
-        };
-        let first = self.relay % acceptors.len();
-        let relay = acceptors.iter().nth(first).map(Peer::Replica);
-        if relay.as_ref() == Some(peer) {
-            self.relay = (first + 1) % acceptors.len();
+        if let Some(acceptors) = self.generations.in_force().map(Configuration::acceptors)
+            && self.relay().map(Peer::Replica).as_ref() == Some(peer)
+        {
+            self.relay = (self.relay + 1) % acceptors.len();
         }
     }
 

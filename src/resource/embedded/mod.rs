@@ -167,7 +167,7 @@ use fjall::{Database, Slice};
 use tokio::sync::oneshot;
 
 use crate::protocol::types::{Request, TxnId};
-use crate::store::committer::{Committer, CommitterConfig};
+use crate::store::committer::{Committer, CommitterConfig, Stats};
 
 use disk::{Keyspaces, Opened};
 use locks::Owner;
@@ -440,6 +440,11 @@ impl Embedded {
     /// How many rows and prefixes are locked now, by everyone together.
     pub fn locks(&self) -> usize {
         self.inner.store.lock().locks.len()
+    }
+
+    /// What was saved so far, for metrics.
+    pub fn stats(&self) -> Stats {
+        self.inner.committer.stats()
     }
 
     /// Closes the store for all handles: what is being saved becomes durable, what is prepared

@@ -9,7 +9,7 @@ use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{
     Entry, Open, Outcome, Peer, ReadOnly, Request, Session, Settle, Vote,
 };
-use crate::wire::{Answer, Frame, Hello, Listing, Lsn, Query, Refusal, Report, Welcome};
+use crate::wire::{Answer, Frame, Hello, Listing, Lsn, Query, Refusal, Report, Sent, Welcome};
 
 use super::nouns::{
     TIME, ballot, branch, configuration, decision, generations, id, listed, promised, roster, txn,
@@ -93,6 +93,11 @@ fn report() -> Box<Report> {
         remembered: 3,
         participants: vec![("a".parse().unwrap(), 2)],
         connected: vec![ReplicaId(2), ReplicaId(3)],
+        sent: Sent {
+            messages: 4,
+            bytes: 500,
+        },
+        saves: 6,
     })
 }
 
