@@ -4,6 +4,7 @@
 //! `SIMULATOR_SEEDS` sets the number of seeds; by hand, `cargo run --release --example simulate`
 //! runs as many as you like.
 
+mod growth;
 mod sim;
 
 use sim::count::{By, count};
@@ -307,7 +308,7 @@ fn evicting_and_recalling_changes_nothing() {
 /// (1 begin, N-1 prepares, N-1 votes, N reports) become 3N+2: one more of each kind.
 #[test]
 fn f_0_takes_what_two_phase_commit_takes() {
-    for n in [1, 2, 5, 8] {
+    for n in 1..=32 {
         let counted = count(0, n as usize, By::Relay);
         println!("{counted:?}");
         let paper = 3 * n - 1;
@@ -328,7 +329,7 @@ fn f_0_takes_what_two_phase_commit_takes() {
 #[test]
 fn paxos_commit_takes_what_the_paper_says() {
     for f in 0..=3 {
-        for n in [1, 2, 5, 8] {
+        for n in 1..=32 {
             let counted = count(f as u32, n as usize, By::Relay);
             println!("{counted:?}");
             let formula = |acceptors: u64| (n - 1) + 2 * n * acceptors;
@@ -341,6 +342,7 @@ fn paxos_commit_takes_what_the_paper_says() {
             assert_eq!(counted.applied, n * replicas);
             assert_eq!(counted.other, 0);
             assert_eq!((counted.delays, counted.writes_in_sequence), (4, 2));
+            assert_eq!(counted.writes, n + replicas);
         }
     }
 }
@@ -349,21 +351,16 @@ fn paxos_commit_takes_what_the_paper_says() {
 /// neither a begin nor a prepare.
 #[test]
 fn prepared_by_themselves_takes_one_delay_less() {
-    for f in 0..=2 {
-        let counted = count(f as u32, 2, By::Itself);
-        assert_eq!((counted.delays, counted.writes_in_sequence), (3, 2));
-        assert_eq!((counted.begin, counted.prepare), (0, 0));
-        assert_eq!(counted.messages(), (2 + 3) * (2 * f + 1));
-    }
-}
-
-/// Latency is that of the slowest of the parallel steps, not their sum: it does not grow with the
-/// branches or the replicas.
-#[test]
-fn delays_do_not_grow_with_branches_and_replicas() {
-    for (f, n) in [(0, 1), (1, 2), (2, 8), (3, 32)] {
-        let counted = count(f, n, By::Relay);
-        assert_eq!((counted.delays, counted.writes_in_sequence), (4, 2));
+    for f in 0..=3 {
+        for n in 1..=32 {
+            let counted = count(f as u32, n as usize, By::Itself);
+            println!("{counted:?}");
+            let replicas = 2 * f + 1;
+            assert_eq!((counted.delays, counted.writes_in_sequence), (3, 2));
+            assert_eq!((counted.begin, counted.prepare), (0, 0));
+            assert_eq!(counted.messages(), 2 * n * replicas + replicas);
+            assert_eq!(counted.writes, n + replicas);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Messages, delays and forced writes of one transaction without faults, as they are counted.
 
+use std::ops::RangeInclusive;
+
 use fastrand::Rng;
 
 use super::Options;
@@ -66,16 +68,29 @@ pub fn count(f: u32, branches: usize, by: By) -> Count {
 }
 
 fn measure(f: u32, branches: usize, by: By, delay: Micros, write: Micros) -> Stats {
+    one_commit(0, f, branches, by, delay..=delay, write..=write)
+}
+
+/// One commit on an idle cluster: what is seen until all have applied it and forgotten it. A message
+/// takes a `delay`, a forced write a `write`, each drawn anew.
+pub fn one_commit(
+    seed: u64,
+    f: u32,
+    branches: usize,
+    by: By,
+    delay: RangeInclusive<Micros>,
+    write: RangeInclusive<Micros>,
+) -> Stats {
     let mut plan = Plan::fair(f, branches, 1);
     plan.in_flight = 1;
-    (plan.delay_min, plan.delay_max) = (delay, delay);
-    (plan.save_min, plan.save_max) = (write, write);
-    (plan.resource_min, plan.resource_max) = (write, write);
+    (plan.delay_min, plan.delay_max) = delay.into_inner();
+    (plan.save_min, plan.save_max) = write.clone().into_inner();
+    (plan.resource_min, plan.resource_max) = write.into_inner();
     plan.itself = match by {
         By::Relay => 0.0,
         By::Itself => 1.0,
     };
-    let mut world = World::new(Rng::with_seed(0), plan, Options::default());
+    let mut world = World::new(Rng::with_seed(seed), plan, Options::default());
     world.run().expect("a run without faults passes");
     world.stats
 }
