@@ -9,25 +9,24 @@
 //!
 //! `cargo bench --bench floor`; with `-- --test` it only shows that it runs.
 
+mod support;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use paxos_commit::initiator::{Initiator, Outcome};
-use paxos_commit::participant::Participant;
 use paxos_commit::protocol::paxos::ReplicaId;
-use paxos_commit::protocol::types::{Configuration, Member};
-use paxos_commit::replica::{Replica, init};
-use paxos_commit::resource::embedded::{Embedded, Options};
-use paxos_commit::transport::{Access, Authority, Name, Role, server_name};
+use paxos_commit::transport::{Authority, Role, server_name};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc;
+
+use support::Cluster;
 
 /// About as long as a vote.
 const MESSAGE_BYTES: usize = 100;
@@ -235,79 +234,6 @@ async fn skeleton(folder: &Path) -> (mpsc::UnboundedSender<u32>, mpsc::Unbounded
     (start, ended)
 }
 
-/// A cluster without relays, and two services.
-struct Cluster {
-    _replicas: Vec<Replica>,
-    services: Vec<(Embedded, Participant)>,
-    initiator: Initiator,
-}
-
-async fn cluster(folder: &Path) -> Cluster {
-    let name: Name = "bench".parse().expect("a name");
-    let authority = Authority::new(name.clone()).expect("an authority");
-    let sockets: Vec<UdpSocket> = (0..3)
-        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"))
-        .collect();
-    let places: Vec<SocketAddr> = sockets
-        .iter()
-        .map(|socket| socket.local_addr().expect("an address"))
-        .collect();
-    drop(sockets);
-    let members = (1..).zip(&places).map(|(id, place)| Member {
-        id: ReplicaId(id),
-        address: place.to_string().parse().expect("an address"),
-    });
-    let members: Vec<Member> = members.collect();
-    let access = |role| Access {
-        credentials: authority.credentials(role).expect("credentials"),
-        replicas: members.clone(),
-    };
-    let genesis = Configuration::new(members.iter().cloned()).expect("three replicas");
-    let mut starting = Vec::new();
-    for (member, place) in members.iter().zip(places) {
-        let data = folder.join(format!("replica-{}", member.id));
-        init(&data, &name, member.id, Some(genesis.clone())).expect("a new folder");
-        let builder = Replica::builder(data, place, access(Role::Replica(member.id)));
-        starting.push(tokio::spawn(builder.start()));
-    }
-    let mut replicas = Vec::new();
-    for start in starting {
-        replicas.push(start.await.expect("no panic").expect("a replica"));
-    }
-    let mut services = Vec::new();
-    for name in ["a", "b"] {
-        let store = Embedded::open(folder.join(name), Options::new()).expect("a store");
-        let access = access(Role::Participant(name.parse().expect("a name")));
-        let participant = Participant::builder(access).connect(store.clone());
-        services.push((store, participant.await.expect("a participant")));
-    }
-    let access = access(Role::Initiator("bench".parse().expect("a name")));
-    let initiator = Initiator::builder(access).connect().await;
-    Cluster {
-        _replicas: replicas,
-        services,
-        initiator: initiator.expect("an initiator"),
-    }
-}
-
-impl Cluster {
-    /// One transaction over both services: how long from asking for commit to the outcome.
-    async fn commit(&self, number: u32) -> Duration {
-        let mut txn = self.initiator.begin().await.expect("begun");
-        for (store, participant) in &self.services {
-            let branch = participant.branch(txn.id()).await.expect("a branch");
-            let put = store.work(txn.id()).put(b"row", number.to_le_bytes());
-            put.expect("no conflict: one at a time");
-            txn.enlist(branch.ticket()).expect("enlisted");
-        }
-        let start = Instant::now();
-        let outcome = txn.commit().await;
-        let took = start.elapsed();
-        assert_eq!(outcome, Ok(Outcome::Committed));
-        took
-    }
-}
-
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
@@ -322,7 +248,7 @@ fn main() {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let floor_folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let (start, mut ended) = skeleton(floor_folder.path()).await;
-        let cluster = cluster(folder.path()).await;
+        let cluster = Cluster::start(folder.path(), 3, 2).await;
         let mut number = 0;
         let (mut floors, mut products, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=rounds {
@@ -336,7 +262,7 @@ fn main() {
                 floor.push(began.elapsed());
                 product.push(cluster.commit(number).await);
                 // The row is locked until it is applied.
-                wait_until_applied(&cluster, number).await;
+                cluster.wait_until_applied(number).await;
             }
             // The first round warms up.
             if round > 0 {
@@ -358,12 +284,4 @@ fn main() {
         );
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
-}
-
-async fn wait_until_applied(cluster: &Cluster, number: u32) {
-    for (store, _) in &cluster.services {
-        while store.read(b"row").expect("readable").as_deref() != Some(&number.to_le_bytes()) {
-            tokio::time::sleep(Duration::from_micros(200)).await;
-        }
-    }
 }
