@@ -4,7 +4,9 @@
 //! `cargo bench --bench flat`: a million transactions, generations of 100,000. With `-- --test` only
 //! a few thousand, to show that it runs.
 
-use std::convert::Infallible;
+#[path = "support/nothing.rs"]
+mod nothing;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -12,53 +14,15 @@ use std::time::{Duration, Instant};
 
 use paxos_commit::cluster::ProcessCluster;
 use paxos_commit::initiator::{Initiator, Outcome};
-use paxos_commit::participant::{BranchId, Expiry, Participant, ResourceManager};
-use paxos_commit::protocol::participant::InDoubt;
+use paxos_commit::participant::Participant;
 use paxos_commit::protocol::paxos::ReplicaId;
-use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
 use paxos_commit::transport::Role;
 use tokio::task::JoinSet;
 
+use nothing::Nothing;
+
 /// Transactions under way at a time.
 const CONCURRENT: u64 = 256;
-
-/// A service without a store: what is measured here is the replicas'.
-struct Nothing;
-
-impl ResourceManager for Nothing {
-    type Error = Infallible;
-
-    async fn prepare(
-        &self,
-        _: &BranchId,
-        _: Option<Request>,
-        _: ReadOnly,
-    ) -> Result<Vote, Infallible> {
-        Ok(Vote::Prepared)
-    }
-
-    async fn commit(&self, _: &BranchId) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    async fn rollback(&self, _: &BranchId) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    async fn let_go(&self, _: TxnId) {}
-
-    async fn in_doubt(&self) -> Result<Vec<InDoubt>, Infallible> {
-        Ok(Vec::new())
-    }
-
-    async fn expire(&self, _: &BranchId) -> Result<Expiry, Infallible> {
-        Ok(Expiry::NotPrepared)
-    }
-
-    async fn settled(&self, _: CommitId) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
 
 /// Resident memory of a process, in megabytes.
 fn resident_mb(process: u32) -> f64 {

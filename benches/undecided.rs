@@ -1,0 +1,156 @@
+//! What it is like when a service stops voting: ten thousand transactions wait for it until their
+//! vote timeout, and are then decided by ballots; other transactions go on meanwhile.
+//!
+//! `cargo bench --bench undecided`; with `-- --test` a few hundred, to show that it runs.
+
+#[path = "support/nothing.rs"]
+mod nothing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use paxos_commit::cluster::ProcessCluster;
+use paxos_commit::initiator::{AbortReason, Initiator, Outcome};
+use paxos_commit::participant::Participant;
+use paxos_commit::transport::Role;
+use tokio::task::JoinSet;
+
+use nothing::{AT_A_LOSS, Nothing};
+
+/// How long votes are waited for.
+const VOTE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The other transactions: one each.
+const INTERVAL: Duration = Duration::from_millis(4);
+
+/// How long they run before and after.
+const USUAL: Duration = Duration::from_secs(3);
+
+/// One of the other transactions.
+struct Usual {
+    began: Instant,
+    took: Duration,
+}
+
+fn main() {
+    let is_test = std::env::args().any(|argument| argument == "--test");
+    let count = if is_test { 300 } else { 10_000 };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let folder = folder.path().join("cluster");
+        let program = env!("CARGO_BIN_EXE_paxos-commit").into();
+        let name = "undecided".parse().expect("a name");
+        let mut cluster = ProcessCluster::create(program, &folder, name, 3).expect("a cluster");
+        cluster.start_all().expect("replicas");
+        let mut participants = Vec::new();
+        for name in ["a", "b"] {
+            let role = Role::Participant(name.parse().expect("a name"));
+            let (_, access) = cluster.issue(role).expect("an identity");
+            let participant = Participant::builder(access).connect(Nothing).await;
+            participants.push(participant.expect("a participant"));
+        }
+        let mut initiators = Vec::new();
+        for name in ["usual", "unlucky"] {
+            let role = Role::Initiator(name.parse().expect("a name"));
+            let (_, access) = cluster.issue(role).expect("an identity");
+            let builder = Initiator::builder(access).vote_timeout(VOTE_TIMEOUT);
+            initiators.push(builder.connect().await.expect("an initiator"));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let usual = tokio::spawn(go_on(initiators[0].clone(), stop.clone()));
+        tokio::time::sleep(USUAL).await;
+
+        let asked = Instant::now();
+        let ends = ask(&initiators[1], count).await;
+        let all_asked = ends.asked - asked;
+        tokio::time::sleep(USUAL).await;
+        stop.store(true, Ordering::Relaxed);
+        let usual = usual.await.expect("no panic");
+
+        // From the timeout of the first to the end of the last.
+        let from = asked + VOTE_TIMEOUT;
+        let to = ends.last;
+        let before = quantiles(usual.iter().filter(|of| of.began < asked));
+        let waiting = quantiles(usual.iter().filter(|of| ends.asked <= of.began && of.began < from));
+        let deciding = quantiles(usual.iter().filter(|of| from <= of.began && of.began < to));
+        println!(
+            "{count} transactions without a vote of one branch, asked for within {all_asked:.1?}: all \
+             aborted by ballots; from its own vote timeout to its outcome, p50 {:.1?}, the last {:.1?}",
+            ends.late[ends.late.len() / 2],
+            ends.late[ends.late.len() - 1],
+        );
+        println!("others before:                p50 {:.1?}, p99 {:.1?}", before.0, before.1);
+        println!("others while those wait:      p50 {:.1?}, p99 {:.1?}", waiting.0, waiting.1);
+        println!(
+            "others while those are decided: p50 {:.1?}, p99 {:.1?} ({:.1?} long)",
+            deciding.0,
+            deciding.1,
+            to.saturating_duration_since(from)
+        );
+        cluster.stop().await.expect("stopped in order");
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+/// What became of those that nobody votes for.
+struct Ends {
+    /// When commit had been asked for of all.
+    asked: Instant,
+    /// When the last had its outcome.
+    last: Instant,
+    /// How long after its vote timeout each had its outcome, sorted.
+    late: Vec<Duration>,
+}
+
+async fn ask(initiator: &Initiator, count: usize) -> Ends {
+    let mut tasks = JoinSet::new();
+    for _ in 0..count {
+        let mut txn = initiator.begin().await.expect("begun");
+        txn.request("a", "").await.expect("connected");
+        txn.request("b", AT_A_LOSS).await.expect("connected");
+        tasks.spawn(async move {
+            let asked = Instant::now();
+            let outcome = txn.commit().await;
+            assert_eq!(outcome, Ok(Outcome::Aborted(AbortReason::Ballot)));
+            asked.elapsed().saturating_sub(VOTE_TIMEOUT)
+        });
+    }
+    let asked = Instant::now();
+    let mut late = tasks.join_all().await;
+    late.sort_unstable();
+    Ends {
+        asked,
+        last: Instant::now(),
+        late,
+    }
+}
+
+/// Commits one after the other at a fixed rate, until told to stop.
+async fn go_on(initiator: Initiator, stop: Arc<AtomicBool>) -> Vec<Usual> {
+    let mut tasks = JoinSet::new();
+    let mut ticks = tokio::time::interval(INTERVAL);
+    while !stop.load(Ordering::Relaxed) {
+        ticks.tick().await;
+        let initiator = initiator.clone();
+        tasks.spawn(async move {
+            let mut txn = initiator.begin().await.expect("begun");
+            txn.request("a", "").await.expect("connected");
+            txn.request("b", "").await.expect("connected");
+            let began = Instant::now();
+            assert_eq!(txn.commit().await, Ok(Outcome::Committed));
+            let took = began.elapsed();
+            Usual { began, took }
+        });
+    }
+    tasks.join_all().await
+}
+
+/// The median and the 99th percentile.
+fn quantiles<'u>(usual: impl Iterator<Item = &'u Usual>) -> (Duration, Duration) {
+    let mut times: Vec<Duration> = usual.map(|usual| usual.took).collect();
+    times.sort_unstable();
+    let at = |share: usize| times.get(times.len() * share / 100).copied();
+    (at(50).unwrap_or_default(), at(99).unwrap_or_default())
+}
