@@ -92,11 +92,7 @@ async fn a_participant_that_lies_is_not_believed() {
     let both = roster(&[&own, &other]);
     let what = "votes twice, and differently";
     let cost = siege.withstand(what, async |siege| {
-        let mut entered = siege
-            .attacker("participant/mallory")
-            .enter(0, &peer)
-            .await
-            .drain();
+        let mut entered = siege.enter("participant/mallory", &peer).await;
         for number in 0..count {
             let id = CommitId::new(txn(1, initiator, number), &both);
             let votes = [Vote::Prepared, Vote::Aborted, Vote::ReadOnly];
@@ -108,11 +104,7 @@ async fn a_participant_that_lies_is_not_believed() {
 
     let what = "votes with a roster that is not the id's";
     let cost = siege.withstand(what, async |siege| {
-        let mut entered = siege
-            .attacker("participant/mallory")
-            .enter(0, &peer)
-            .await
-            .drain();
+        let mut entered = siege.enter("participant/mallory", &peer).await;
         for number in 0..count {
             let id = CommitId {
                 txn: txn(1, initiator, number),
@@ -151,11 +143,7 @@ async fn an_initiator_that_lies_is_not_believed() {
 
     let count = scaled(&knobs, 3_000);
     let cost = siege.withstand("generations of the future", async |siege| {
-        let mut entered = siege
-            .attacker("initiator/mallory")
-            .enter(0, &peer)
-            .await
-            .drain();
+        let mut entered = siege.enter("initiator/mallory", &peer).await;
         for number in 0..count {
             let id = CommitId::new(txn(1_000, own, number), &of_ghost);
             entered.say_all([begin(id, &of_ghost, None)]).await;
@@ -165,11 +153,7 @@ async fn an_initiator_that_lies_is_not_believed() {
     cost.await.counted(&["not_open"], count as u64);
 
     let cost = siege.withstand("rosters that are not the ids'", async |siege| {
-        let mut entered = siege
-            .attacker("initiator/mallory")
-            .enter(0, &peer)
-            .await
-            .drain();
+        let mut entered = siege.enter("initiator/mallory", &peer).await;
         for number in 0..count {
             let id = CommitId::new(txn(1, own, number), &of_ghost);
             let changed = roster(&[&ghost, &branch("ghost")]);
@@ -180,13 +164,8 @@ async fn an_initiator_that_lies_is_not_believed() {
     cost.await.counted(&["rejected"], count as u64);
 
     // Each roster is an instance of its own, so nothing is contradicted: they all come to nothing.
-    let what = "one id with ten thousand rosters";
-    let cost = siege.withstand(what, async |siege| {
-        let mut entered = siege
-            .attacker("initiator/mallory")
-            .enter(0, &peer)
-            .await
-            .drain();
+    let cost = siege.withstand("one id with many rosters", async |siege| {
+        let mut entered = siege.enter("initiator/mallory", &peer).await;
         for _ in 0..count {
             let roster = roster(&[&branch("ghost")]);
             let id = CommitId::new(txn(1, own, 0), &roster);

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use paxos_commit::cluster::ClusterFiles;
 use paxos_commit::protocol::paxos::ReplicaId;
+use paxos_commit::protocol::types::Peer;
 use paxos_commit::transport::{Identity, Issued};
 
 use tokio::time::Instant;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use crate::harness::arena::PATIENCE;
 use crate::harness::{Arena, Knobs, Options};
 
-use super::attacker::{Attacker, identity};
+use super::attacker::{Attacker, Draining, identity};
 
 /// How much more memory a replica may have taken at the worst moment of an attack. The limits that
 /// bound it are those of `src/transport/shares.rs`, and what can wait for the driver.
@@ -93,6 +94,11 @@ impl Siege {
         let issued = self.issue(part);
         let target = self.target(replica);
         Attacker::new(target, self.authority(), Some(&issued), WINDOW)
+    }
+
+    /// Somebody with a right certificate, whom the victim has let in, and who reads what comes.
+    pub(crate) async fn enter(&self, part: &str, peer: &Peer) -> Draining {
+        self.attacker(part).enter(0, peer).await.drain()
     }
 
     /// Somebody who shows this before the victim, and takes so many bytes before it reads.
