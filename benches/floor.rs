@@ -261,7 +261,7 @@ fn main() {
                 ended.recv().await.expect("the skeleton runs");
                 floor.push(began.elapsed());
                 product.push(cluster.commit(number).await);
-                // The row is locked until it is applied.
+                // What is still under way would be measured with the next.
                 cluster.wait_until_applied(number).await;
             }
             // The first round warms up.

@@ -13,9 +13,6 @@ use paxos_commit::replica::{Replica, init};
 use paxos_commit::resource::embedded::{Embedded, Options};
 use paxos_commit::transport::{Access, Authority, Name, Role};
 
-/// What every transaction writes, in every service.
-const ROW: &[u8] = b"row";
-
 /// Replicas, services, and an initiator.
 pub(crate) struct Cluster {
     _replicas: Vec<Replica>,
@@ -74,14 +71,15 @@ impl Cluster {
         }
     }
 
-    /// A transaction under which every service has written `number`, and their branches.
+    /// A transaction under which every service has written a row of this number, and their branches.
+    /// (Each has a row of its own: that of the one before can be read a moment before its lock goes.)
     pub(crate) async fn work(&self, number: u32) -> (Transaction, Vec<Branch>) {
         let mut txn = self.initiator.begin().await.expect("begun");
         let mut branches = Vec::new();
         for (store, participant) in &self.services {
             let branch = participant.branch(txn.id()).await.expect("a branch");
-            let put = store.work(txn.id()).put(ROW, number.to_le_bytes());
-            put.expect("no conflict: one at a time");
+            let put = store.work(txn.id()).put(number.to_be_bytes(), "written");
+            put.expect("nobody else writes it");
             txn.enlist(branch.ticket()).expect("enlisted");
             branches.push(branch);
         }
@@ -98,11 +96,12 @@ impl Cluster {
         took
     }
 
-    /// Until every service has applied the transaction that wrote `number`: the row is locked until
-    /// then.
+    /// Until every service has applied the transaction of this number: then all is quiet but for the
+    /// replicas' last saves.
     pub(crate) async fn wait_until_applied(&self, number: u32) {
         for (store, _) in &self.services {
-            while store.read(ROW).expect("readable").as_deref() != Some(&number.to_le_bytes()) {
+            let row = number.to_be_bytes();
+            while store.read(row).expect("readable").is_none() {
                 tokio::time::sleep(Duration::from_micros(200)).await;
             }
         }
