@@ -107,22 +107,25 @@ struct Ends {
 async fn ask(initiator: &Initiator, count: usize) -> Ends {
     let mut tasks = JoinSet::new();
     for _ in 0..count {
-        let mut txn = initiator.begin().await.expect("begun");
-        txn.request("a", "").await.expect("connected");
-        txn.request("b", AT_A_LOSS).await.expect("connected");
+        let initiator = initiator.clone();
         tasks.spawn(async move {
+            let mut txn = initiator.begin().await.expect("begun");
+            txn.request("a", "").await.expect("connected");
+            txn.request("b", AT_A_LOSS).await.expect("connected");
             let asked = Instant::now();
             let outcome = txn.commit().await;
             assert_eq!(outcome, Ok(Outcome::Aborted(AbortReason::Ballot)));
-            asked.elapsed().saturating_sub(VOTE_TIMEOUT)
+            (asked, Instant::now())
         });
     }
-    let asked = Instant::now();
-    let mut late = tasks.join_all().await;
+    let ended = tasks.join_all().await;
+    let late = |(asked, ended): &(Instant, Instant)| (*ended - *asked).saturating_sub(VOTE_TIMEOUT);
+    let mut late: Vec<Duration> = ended.iter().map(late).collect();
     late.sort_unstable();
+    let start = Instant::now();
     Ends {
-        asked,
-        last: Instant::now(),
+        asked: ended.iter().map(|(asked, _)| *asked).max().unwrap_or(start),
+        last: ended.iter().map(|(_, ended)| *ended).max().unwrap_or(start),
         late,
     }
 }
