@@ -374,6 +374,7 @@ impl Embedded {
     }
 
     /// The committed value of a row; `None` if it is not there. Takes no lock and waits for nobody.
+    /// (A value can be seen here a moment before the branch that wrote it lets go of its lock.)
     ///
     /// # Errors
     /// When the disk cannot be read.
