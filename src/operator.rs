@@ -359,7 +359,7 @@ impl Operator {
         let asked = self.connected.clone();
         for replica in &asked {
             let peer = Peer::Replica(*replica);
-            self.net.links.send_frame(&peer, question.clone());
+            self.net.links.send_frame(&peer, question);
         }
         let mut said: Said<T> = BTreeMap::new();
         while said.len() < asked.len() {

@@ -335,7 +335,7 @@ impl Exit {
             let _ = self.back.send(Input::Message { from, message });
         }
         for (peer, frame) in answers {
-            self.links.send_frame(&peer, frame);
+            self.links.send_frame(&peer, &frame);
         }
         for notice in notices {
             match notice {

@@ -179,7 +179,7 @@ impl Links {
     /// Queues a message for `peer`. Without a connection it is lost; the core sends again what
     /// matters when one is up.
     pub(crate) fn send(&self, peer: &Peer, message: Message) {
-        self.send_frame(peer, Frame::Message(message));
+        self.send_frame(peer, &Frame::Message(message));
     }
 
     /// Queues many, in order.
@@ -187,14 +187,14 @@ impl Links {
         let links = lock(&self.links);
         for (peer, message) in messages {
             match links.get(&peer) {
-                Some(link) => self.push(link, &peer, Frame::Message(message)),
-                None => self.answer(&peer, Frame::Message(message)),
+                Some(link) => self.push(link, &peer, &Frame::Message(message)),
+                None => self.answer(&peer, &Frame::Message(message)),
             }
         }
     }
 
     /// Queues any frame.
-    pub(crate) fn send_frame(&self, peer: &Peer, frame: Frame) {
+    pub(crate) fn send_frame(&self, peer: &Peer, frame: &Frame) {
         match lock(&self.links).get(peer) {
             Some(link) => self.push(link, peer, frame),
             None => self.answer(peer, frame),
@@ -208,8 +208,9 @@ impl Links {
         }
     }
 
-    fn push(&self, link: &Link, peer: &Peer, frame: Frame) {
+    fn push(&self, link: &Link, peer: &Peer, frame: &Frame) {
         if link.outbox.push(frame).is_ok() {
+            self.traffic.count_frame(frame);
             return;
         }
         if let Some(unlogged) = self.refusals.note("overflow") {
@@ -223,7 +224,7 @@ impl Links {
     }
 
     /// Queues a frame for a replica that has dialed this one.
-    fn answer(&self, peer: &Peer, frame: Frame) {
+    fn answer(&self, peer: &Peer, frame: &Frame) {
         if let Peer::Replica(replica) = peer
             && let Some(link) = lock(&self.guests).get(replica)
         {
@@ -235,7 +236,7 @@ impl Links {
     pub(crate) fn send_to_replicas(&self, frame: &Frame) {
         for (peer, link) in lock(&self.links).iter() {
             if matches!(peer, Peer::Replica(_)) {
-                self.push(link, peer, frame.clone());
+                self.push(link, peer, frame);
             }
         }
     }

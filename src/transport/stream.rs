@@ -14,9 +14,6 @@ use super::traffic::Traffic;
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
 
-/// About how much is written at once.
-const WRITE_BYTES: usize = 256 * 1024;
-
 /// Why no more frames come.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
@@ -127,30 +124,12 @@ pub(super) async fn write(stream: &mut SendStream, frame: &Frame) -> Result<(), 
 /// Writes what is queued, as much as there is in one go, until the queue is closed or the
 /// connection is. (`write_all` must not be cancelled in the middle; so this is a task of its own.)
 pub(super) async fn write_all(outbox: &Outbox, mut stream: SendStream, traffic: &Traffic) {
-    let (mut frames, mut buffer) = (Vec::new(), Vec::new());
-    while outbox.take(&mut frames).await {
-        let messages = frames
-            .iter()
-            .filter(|frame| matches!(frame, Frame::Message(_)));
-        traffic.count(messages.count(), 0);
-        for frame in frames.drain(..) {
-            if let Err(error) = wire::encode(&frame, &mut buffer) {
-                // Cannot be with messages of this program, whose parts have limits.
-                tracing::error!(%error, "a frame was not sent");
-            }
-            if buffer.len() >= WRITE_BYTES && stream.write_all(&buffer).await.is_err() {
-                return;
-            }
-            if buffer.len() >= WRITE_BYTES {
-                traffic.count(0, buffer.len());
-                buffer.clear();
-            }
-        }
-        if stream.write_all(&buffer).await.is_err() {
+    let mut bytes = Vec::new();
+    while outbox.take(&mut bytes).await {
+        if stream.write_all(&bytes).await.is_err() {
             return;
         }
-        traffic.count(0, buffer.len());
-        buffer.clear();
+        traffic.count_bytes(bytes.len());
     }
     // What was written last shall arrive before the connection goes.
     let _ = stream.finish();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::wire::Sent;
+use crate::wire::{Frame, Sent};
 
 /// Counts what a process writes to its connections.
 #[derive(Debug, Default)]
@@ -12,8 +12,15 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn count(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_add(messages as u64, Ordering::Relaxed);
+    /// A frame is queued.
+    pub(super) fn count_frame(&self, frame: &Frame) {
+        if let Frame::Message(_) = frame {
+            self.messages.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So many bytes are written.
+    pub(super) fn count_bytes(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
