@@ -100,7 +100,8 @@ impl<R: ResourceManager> Shell for SessionShell<R> {
         }
         // Clients dial whom the generations name.
         self.links.learn(host.generations());
-        if host.is_idle()
+        if self.draining.is_some()
+            && host.is_idle()
             && let Some(answer) = self.draining.take()
         {
             let _ = answer.send(());

@@ -1,6 +1,11 @@
 //! The resource manager's work, each piece in a task of its own.
 
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -38,18 +43,14 @@ impl<R: ResourceManager> Worker<R> {
             branch: self.me.clone(),
         };
         tokio::spawn(async move {
-            let (preparing, of) = (manager.clone(), branch.clone());
-            let prepared =
-                attempt(async move { preparing.prepare(&of, request, read_only).await }).await;
+            let prepared = attempt(manager.prepare(&branch, request, read_only)).await;
             let vote = match prepared {
                 Ok(vote) => vote,
                 Err(error) => {
                     // A prepare whose result is unknown votes Aborted, and is rolled back when it
                     // surfaces.
                     tracing::warn!(%branch, error, "a prepare failed: the branch votes to abort");
-                    let of = branch.clone();
-                    let rolled_back = attempt(async move { manager.rollback(&of).await }).await;
-                    if let Err(error) = rolled_back {
+                    if let Err(error) = attempt(manager.rollback(&branch)).await {
                         tracing::warn!(%branch, error, "rollback failed; found in doubt later");
                     }
                     Vote::Aborted
@@ -63,16 +64,14 @@ impl<R: ResourceManager> Worker<R> {
         let (manager, back) = (self.resource_manager.clone(), back.clone());
         tokio::spawn(async move {
             let of = BranchId { id, branch };
-            until_done(&of, "commit or rollback", || {
-                let (manager, of) = (manager.clone(), of.clone());
-                async move {
-                    match outcome {
-                        Outcome::Commit => manager.commit(&of).await,
-                        Outcome::Abort => manager.rollback(&of).await,
-                    }
+            let (manager, branch) = (&manager, &of);
+            let finishing = || async move {
+                match outcome {
+                    Outcome::Commit => manager.commit(branch).await,
+                    Outcome::Abort => manager.rollback(branch).await,
                 }
-            })
-            .await;
+            };
+            until_done(&of, "commit or rollback", finishing).await;
             let BranchId { id, branch } = of;
             answer(&back, ParticipantCommand::Finished { id, branch });
         });
@@ -82,10 +81,7 @@ impl<R: ResourceManager> Worker<R> {
         let (manager, back) = (self.resource_manager.clone(), back.clone());
         tokio::spawn(async move {
             let of = BranchId { id, branch };
-            let expiring = || {
-                let (manager, of) = (manager.clone(), of.clone());
-                async move { manager.expire(&of).await }
-            };
+            let expiring = || manager.expire(&of);
             let expiry = until_done(&of, "roll back if prepared", expiring).await;
             let BranchId { id, branch } = of;
             answer(
@@ -114,27 +110,39 @@ impl<R: ResourceManager> Worker<R> {
     }
 }
 
-/// One call, in a task of its own: if it panics, that is an error like any other, and no branch hangs
-/// because of it.
-async fn attempt<T, E>(
-    call: impl Future<Output = Result<T, E>> + Send + 'static,
-) -> Result<T, String>
-where
-    T: Send + 'static,
-    E: std::error::Error + Send + 'static,
-{
-    match tokio::spawn(call).await {
+/// One call: if it panics, that is an error like any other, and no branch hangs because of it.
+async fn attempt<T, E: std::error::Error>(
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    let mut call = pin!(call);
+    // Whatever a panic leaves half done is the resource manager's; the call is not polled again.
+    let caught =
+        poll_fn(
+            |context| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
+                Ok(polled) => polled.map(Ok),
+                Err(panic) => Poll::Ready(Err(panic)),
+            },
+        );
+    match caught.await {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(panic) => Err(format!("the resource manager panicked: {panic}")),
+        Err(panic) => Err(format!(
+            "the resource manager panicked: {}",
+            text_of(panic.as_ref())
+        )),
     }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let string = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(string).unwrap_or("without a message")
 }
 
 /// Tries for ever: the outcome stands, and nobody else can apply it.
 async fn until_done<T, E, F>(of: &BranchId, what: &str, mut again: impl FnMut() -> F) -> T
 where
-    T: Send + 'static,
-    E: std::error::Error + Send + 'static,
-    F: Future<Output = Result<T, E>> + Send + 'static,
+    E: std::error::Error,
+    F: Future<Output = Result<T, E>>,
 {
     let mut pause = RETRY_MIN;
     loop {
