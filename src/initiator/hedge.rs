@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 const DELAY_MIN: Duration = Duration::from_millis(2);
-const DELAY_MAX: Duration = Duration::from_millis(50);
+/// Busy replicas are not asked more because they are busy; one that is dead is noticed by its
+/// connection in a few seconds.
+const DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Follows how long commits take, as TCP follows round trips (RFC 6298): the mean and the mean
 /// deviation, smoothed. A commit that takes the mean and four deviations is late; then its relay
@@ -20,7 +22,11 @@ pub(super) struct Hedge {
 impl Hedge {
     /// A commit took so long. The new delay, if it has changed by a fifth.
     pub(super) fn took(&mut self, time: Duration) -> Option<Duration> {
-        let time = time.as_secs_f64();
+        // One that took longer was asked of two replicas: it may have waited for a dead one most of
+        // the time, and must not make the next ones wait longer for that. (As TCP does not measure
+        // what it has sent twice.) When all get slower, the delay follows in some steps.
+        let most = self.told.map_or(time, |told| told * 2);
+        let time = time.min(most).as_secs_f64();
         match self.mean {
             None => {
                 self.mean = Some(time);
@@ -58,7 +64,16 @@ mod tests {
         }
         assert!(hedge.told < Some(Duration::from_millis(6)));
         assert_eq!(hedge.took(Duration::from_millis(4)), None);
-        assert_eq!(hedge.took(Duration::from_secs(5)), Some(DELAY_MAX));
+        let before = hedge.told.unwrap();
+        let after = hedge.took(Duration::from_secs(5)).unwrap();
+        assert!(
+            after < before * 4,
+            "one that was hedged: {before:?}, {after:?}"
+        );
+        for _ in 0..20 {
+            hedge.took(Duration::from_secs(5));
+        }
+        assert_eq!(hedge.told, Some(DELAY_MAX));
         for _ in 0..200 {
             hedge.took(Duration::from_micros(10));
         }

@@ -23,6 +23,9 @@ use super::suspects::Suspects;
 /// The most questions about sessions that wait for an answer.
 const RESOLVING_MAX: usize = 65_536;
 
+/// After so long without an answer the same question is asked again.
+const RESOLVE_AGAIN: Duration = Duration::from_millis(10);
+
 /// What an application asks.
 pub(super) enum Call {
     /// Begin a transaction. Answered with its id and the floor at that time, or None when the ids
@@ -76,6 +79,13 @@ struct Waiting {
     undecided: Option<Undecided>,
 }
 
+/// Who waits to hear which sessions of a participant are connected.
+struct Resolving {
+    /// When the replicas were asked last.
+    asked: Instant,
+    answers: Vec<oneshot::Sender<Vec<Session>>>,
+}
+
 /// Surrounds an initiator.
 pub(super) struct InitiatorShell {
     links: Arc<Links>,
@@ -83,7 +93,7 @@ pub(super) struct InitiatorShell {
     /// Commits that were asked for in this turn, in order, until their ids are known.
     asking: BTreeMap<TxnId, (oneshot::Sender<Answer>, Vec<Branch>)>,
     waiting: BTreeMap<CommitId, Waiting>,
-    resolving: BTreeMap<ParticipantName, Vec<oneshot::Sender<Vec<Session>>>>,
+    resolving: BTreeMap<ParticipantName, Resolving>,
     draining: Option<oneshot::Sender<()>>,
     suspects: Suspects,
     hedge: Hedge,
@@ -158,10 +168,22 @@ impl Shell for InitiatorShell {
                 step(InitiatorCommand::Ask(id));
             }
             Call::Resolve(participant, answer) => {
-                if self.resolving.len() < RESOLVING_MAX {
-                    let waiting = self.resolving.entry(participant.clone()).or_default();
-                    waiting.retain(|waiting| !waiting.is_closed());
-                    waiting.push(answer);
+                let now = Instant::now();
+                // One answer is for all who wait. (One that was lost is asked for again.)
+                if let Some(resolving) = self.resolving.get_mut(&participant) {
+                    resolving.answers.retain(|waiting| !waiting.is_closed());
+                    resolving.answers.push(answer);
+                    if now - resolving.asked >= RESOLVE_AGAIN {
+                        resolving.asked = now;
+                        step(InitiatorCommand::Resolve(participant));
+                    }
+                } else if self.resolving.len() < RESOLVING_MAX {
+                    let answers = vec![answer];
+                    let resolving = Resolving {
+                        asked: now,
+                        answers,
+                    };
+                    self.resolving.insert(participant.clone(), resolving);
                     step(InitiatorCommand::Resolve(participant));
                 }
             }
@@ -263,7 +285,8 @@ impl InitiatorShell {
                 // A replica to which none is connected knows less than the others.
                 if !sessions.is_empty() {
                     let sessions = self.suspects.pass_over(&participant, sessions);
-                    for answer in self.resolving.remove(&participant).unwrap_or_default() {
+                    let resolving = self.resolving.remove(&participant);
+                    for answer in resolving.into_iter().flat_map(|of| of.answers) {
                         let _ = answer.send(sessions.clone());
                     }
                 }

@@ -232,12 +232,10 @@ impl Transaction {
         let txn = self.txn;
         let branches = std::mem::take(&mut self.branches);
         let enlisted: Vec<Branch> = branches.keys().cloned().collect();
-        // Under which it will be decided, if it is asked for at all.
-        let id = Roster::new(enlisted.iter().cloned());
-        let id = id.map(|roster| CommitId::new(txn, &roster));
-        let stopped = || match id {
-            Ok(id) => CommitError::Unknown {
-                id,
+        let stopped = || match Roster::new(enlisted.iter().cloned()) {
+            // Under which it will be decided, if it is asked for at all.
+            Ok(roster) => CommitError::Unknown {
+                id: CommitId::new(txn, &roster),
                 why: "nobody has said anything about it so far".into(),
             },
             Err(_) => CommitError::Stopped(txn),

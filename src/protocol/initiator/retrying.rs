@@ -174,8 +174,13 @@ impl Initiator {
 
 impl Retry {
     pub(super) fn new(config: &InitiatorConfig) -> Self {
+        // Not before a hedge has had its time: whoever is slow must not be asked twice for that.
+        let hedged = config.hedge_delay.as_nanos() * 2;
+        let hedged = hedged.div_ceil(config.tick.as_nanos().max(1));
+        let hedged = u32::try_from(hedged).unwrap_or(u32::MAX);
+        let hedged = hedged.min(config.retry_ticks_max);
         Retry {
-            patience: config.retry_ticks.max(1),
+            patience: config.retry_ticks.max(hedged).max(1),
             attempts: 0,
         }
     }
