@@ -13,6 +13,9 @@ const VALUE_VERSION: u8 = 1;
 /// The version, and the checksum.
 const HEADER_BYTES: usize = 5;
 
+/// As long as most values are at most.
+const VALUE_BYTES_USUAL: usize = 64;
+
 /// The longest piece of a value that is cut. Whole values are shorter than 4 KiB anyway.
 const PIECE_BYTES_MAX: usize = 2 * 1024;
 
@@ -71,7 +74,7 @@ const AFTER_KINDS: u8 = 0x08;
 ///
 /// Whether a key is in a table its filter tells in a fraction of a microsecond; that there is none in
 /// a *range* takes a search in every table. So what a transaction can begin with leaves a key that can
-/// be named: a vote its roster, a ballot a key of its own.
+/// be named: the first vote, and a ballot a key of its own.
 const KINDS_NAMED: [u8; 3] = [FINISHED, ROSTER, BALLOT];
 
 /// What is wrong with a key or value that was read.
@@ -87,10 +90,10 @@ pub(super) enum Wrong {
     Content,
     #[error("a piece of it is missing")]
     Piece,
+    #[error("the first vote of its transaction is missing")]
+    FirstVote,
     #[error("it is missing")]
     Missing,
-    #[error("the roster that came with it is missing")]
-    Roster,
 }
 
 /// A key under construction.
@@ -237,11 +240,21 @@ fn payload_of<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], Wrong> {
 
 /// The value for `key`.
 pub(super) fn value<T: Serialize + ?Sized>(key: &[u8], content: &T) -> Vec<u8> {
-    value_of_bytes(key, &encoded(content))
+    let mut value = Vec::with_capacity(VALUE_BYTES_USUAL);
+    value.extend_from_slice(&[VALUE_VERSION, 0, 0, 0, 0]);
+    let mut value = extended(value, content);
+    let (header, payload) = value.split_at_mut(HEADER_BYTES);
+    header[1..].copy_from_slice(&checksum(key, payload));
+    value
 }
 
 fn encoded<T: Serialize + ?Sized>(content: &T) -> Vec<u8> {
-    postcard::to_stdvec(content).expect("records are plain data, which postcard always encodes")
+    extended(Vec::with_capacity(VALUE_BYTES_USUAL), content)
+}
+
+fn extended<T: Serialize + ?Sized>(bytes: Vec<u8>, content: &T) -> Vec<u8> {
+    postcard::to_extend(content, bytes)
+        .expect("records are plain data, which postcard always encodes")
 }
 
 /// What stands under `key`.
@@ -323,27 +336,23 @@ pub(super) fn id_of(record: &Record) -> Option<CommitId> {
 
 /// Hands the keys and values of a record of a transaction to `put`; none for the ledger's.
 pub(super) fn write_transaction(record: &Record, mut put: impl FnMut(Vec<u8>, Vec<u8>)) {
-    let mut add = |id: &CommitId, kind: u8, rest: &[u8], payload: &[u8]| {
-        let key = key_of_record(*id, kind, rest);
-        let value = value_of_bytes(&key, payload);
-        put(key, value);
-    };
     match record {
+        // One key for both: there is one first vote.
         Record::Vote {
             id,
             index,
             vote,
-            roster,
-        } => {
-            // The id holds the roster's digest: written twice, it is the same.
-            if let Some(roster) = roster {
-                add(id, ROSTER, &[], &encoded(roster));
-            }
-            add(id, VOTE, &[*index], &encoded(&(vote, roster.is_some())));
-        }
+            roster: Some(roster),
+        } => write(id, ROSTER, &[], &(roster, index, vote), put),
+        Record::Vote {
+            id,
+            index,
+            vote,
+            roster: None,
+        } => write(id, VOTE, &[*index], vote, put),
         Record::Promise { id, ballot } => {
-            add(id, BALLOT, &[], &[]);
-            add(id, PROMISE, &ballot_bytes(*ballot), &[]);
+            write(id, BALLOT, &[], &(), &mut put);
+            write(id, PROMISE, &ballot_bytes(*ballot), &(), put);
         }
         Record::Accept {
             id,
@@ -351,21 +360,33 @@ pub(super) fn write_transaction(record: &Record, mut put: impl FnMut(Vec<u8>, Ve
             outcome,
             unapplied,
         } => {
-            add(id, BALLOT, &[], &[]);
-            let payload = encoded(&(outcome, unapplied));
-            add(id, ACCEPT, &ballot_bytes(*ballot), &payload);
+            write(id, BALLOT, &[], &(), &mut put);
+            let content = (outcome, unapplied);
+            write(id, ACCEPT, &ballot_bytes(*ballot), &content, put);
         }
         Record::Committed { id, unapplied } => {
-            add(id, BALLOT, &[], &[]);
-            add(id, COMMITTED, &[], &encoded(unapplied));
+            write(id, BALLOT, &[], &(), &mut put);
+            write(id, COMMITTED, &[], unapplied, put);
         }
-        Record::Finished { id, outcome } => add(id, FINISHED, &[], &encoded(outcome)),
+        Record::Finished { id, outcome } => write(id, FINISHED, &[], outcome, put),
         Record::Round { .. }
         | Record::Log(_)
         | Record::Frozen { .. }
         | Record::Chosen { .. }
         | Record::State { .. } => {}
     }
+}
+
+fn write<T: Serialize>(
+    id: &CommitId,
+    kind: u8,
+    rest: &[u8],
+    content: &T,
+    mut put: impl FnMut(Vec<u8>, Vec<u8>),
+) {
+    let key = key_of_record(*id, kind, rest);
+    let value = value(&key, content);
+    put(key, value);
 }
 
 /// The id that a key of a transaction begins with.
@@ -388,7 +409,6 @@ pub(super) fn id_in(key: &[u8]) -> Result<CommitId, Wrong> {
 /// The records of one transaction, from its keys in order.
 #[derive(Default)]
 pub(super) struct Transaction {
-    roster: Option<Roster>,
     /// Of promises and accepts the highest alone counts, and comes last.
     pub(super) records: Vec<Record>,
     pub(super) is_finished: bool,
@@ -407,17 +427,27 @@ impl Transaction {
                 self.is_finished = true;
                 self.records.push(Record::Finished { id, outcome });
             }
-            ROSTER => self.roster = Some(decoded(payload)?),
-            BALLOT => decoded(payload)?,
-            VOTE => {
-                let [index] = reader.take()?;
-                let (vote, has_roster): (Vote, bool) = decoded(payload)?;
-                let roster = has_roster.then(|| self.roster.clone().ok_or(Wrong::Roster));
+            ROSTER => {
+                let (roster, index, vote): (Roster, u8, Vote) = decoded(payload)?;
                 self.records.push(Record::Vote {
                     id,
                     index,
                     vote,
-                    roster: roster.transpose()?,
+                    roster: Some(roster),
+                });
+            }
+            BALLOT => decoded(payload)?,
+            VOTE => {
+                let [index] = reader.take()?;
+                let is_vote = |record: &Record| matches!(record, Record::Vote { .. });
+                if !self.records.iter().any(is_vote) {
+                    return Err(Wrong::FirstVote);
+                }
+                self.records.push(Record::Vote {
+                    id,
+                    index,
+                    vote: decoded(payload)?,
+                    roster: None,
                 });
             }
             PROMISE => {

@@ -32,9 +32,9 @@
 //! | `21` listed | id | whom to tell of this settled commit |
 //! | `22` swept | | the last dead key that was removed |
 //! | `30` transaction | id, `01` finished | the outcome |
-//! | | id, `02` roster | the roster that came with a vote |
+//! | | id, `02` roster | the first vote: the roster that came with it, whose it is (1), and the vote |
 //! | | id, `03` ballot | nothing; with the first of the last three |
-//! | | id, `04` vote, index (1) | the vote, and whether the roster came with it |
+//! | | id, `04` vote, index (1) | a later vote |
 //! | | id, `05` promise, ballot | nothing |
 //! | | id, `06` accept, ballot | the outcome, and whom to tell |
 //! | | id, `07` committed | whom to tell |

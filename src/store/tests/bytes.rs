@@ -38,9 +38,17 @@ fn golden_bytes() {
     };
     let written = keys_and_values(&record);
     let of_vote: Vec<String> = written.iter().map(|(key, _)| hex(key)).collect();
-    assert_eq!(of_vote, [format!("30{ID}02"), format!("30{ID}0405")]);
+    assert_eq!(of_vote, [format!("30{ID}02")]);
     let values: Vec<String> = written.iter().map(|(_, value)| hex(value)).collect();
-    assert_eq!(values, ["013e6dfd3f01066c656467657200", "017946a3ee0101"]);
+    assert_eq!(values, ["01d07b4cdc01066c6564676572000501"]);
+    let later = keys_and_values(&Record::Vote {
+        id,
+        index: 5,
+        vote: Vote::ReadOnly,
+        roster: None,
+    });
+    assert_eq!(hex(&later[0].0), format!("30{ID}0405"));
+    assert_eq!(hex(&later[0].1), "0195713a2e01");
     let promise = keys_and_values(&Record::Promise { id, ballot });
     assert_eq!(hex(&promise[0].0), format!("30{ID}03"));
     let expected = format!("30{ID}05000000000000004200000003");
@@ -137,12 +145,12 @@ fn of_promises_and_accepts_the_highest_counts() {
 }
 
 #[test]
-fn a_vote_whose_roster_is_gone_is_refused() {
+fn a_later_vote_without_the_first_is_refused() {
     let id = lowest();
-    let written = keys_and_values(&vote(id, 0));
-    let (key, value) = &written[1];
+    let written = keys_and_values(&vote(id, 1));
+    let (key, value) = &written[0];
     let mut transaction = Transaction::default();
-    assert_eq!(transaction.add(id, key, value), Err(Wrong::Roster));
+    assert_eq!(transaction.add(id, key, value), Err(Wrong::FirstVote));
 }
 
 #[test]
