@@ -159,13 +159,16 @@ impl Shell for ReplicaShell {
                 return;
             }
         }
-        let mut records = std::mem::take(&mut saving.late);
-        saving.late_since = None;
+        // Exactly as much as there is, and the lists keep their memory: what is handed to the saver's
+        // thread is freed there.
+        let mut records = Vec::with_capacity(saving.late.len() + out.save.len());
+        records.append(&mut saving.late);
         records.append(&mut out.save);
+        saving.late_since = None;
         saving.turns += 1;
         let leaving = Leaving {
             turn: saving.turns,
-            send: std::mem::take(&mut out.send),
+            send: out.send.drain(..).collect(),
             answers: std::mem::take(&mut saving.answers),
             notices: std::mem::take(&mut out.notify),
             news,
@@ -310,7 +313,7 @@ impl Exit {
     fn leave(&self, leaving: Leaving, lsn: u64) {
         let Leaving {
             turn,
-            send,
+            mut send,
             answers,
             notices,
             news,
@@ -328,8 +331,8 @@ impl Exit {
                 self.links.refused("not_open", to, id);
             }
         }
-        let (own, others): (Vec<_>, Vec<_>) = send.into_iter().partition(|(to, _)| *to == self.me);
-        self.links.send_all(others);
+        let own: Vec<_> = send.extract_if(.., |(to, _)| *to == self.me).collect();
+        self.links.send_all(send);
         for (from, message) in own {
             // When the driver has ended there is nobody to tell.
             let _ = self.back.send(Input::Message { from, message });

@@ -36,12 +36,12 @@ impl FromStr for ParticipantName {
             return Err(NameError::Length { bytes: text.len() });
         }
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-        match text
-            .char_indices()
-            .find(|(at, _)| !allowed(&text.as_bytes()[*at]))
-        {
-            Some((_, character)) => Err(NameError::Character { character }),
+        match text.bytes().position(|byte| !allowed(&byte)) {
             None => Ok(ParticipantName(text.into())),
+            // All before it is ASCII, so a character begins there.
+            Some(at) => Err(NameError::Character {
+                character: text[at..].chars().next().unwrap_or_default(),
+            }),
         }
     }
 }
