@@ -90,6 +90,7 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         self.log.start();
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers())
             .enable_all()
             .build();
         let result = runtime
@@ -108,6 +109,13 @@ impl Cli {
             }
         }
     }
+}
+
+/// Half the processors: a replica's store has a thread of its own, and the kernel's share of the
+/// network is as large as the program's. More workers than that wake each other for every packet.
+fn workers() -> usize {
+    let processors = std::thread::available_parallelism();
+    processors.map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
