@@ -4,9 +4,14 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Journals are preallocated with zeros: what holds none but zeros is left out.
 const BLOCK_BYTES: usize = 4096;
+
+/// How long a process may take to run its program.
+const LOCKED_MAX: Duration = Duration::from_secs(30);
 
 /// Copies a directory that nobody uses. `to` must not be there.
 pub(crate) fn copy(from: &Path, to: &Path) {
@@ -18,6 +23,23 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             copy(&entry.path(), &target);
         } else {
             copy_file(&entry.path(), &target);
+        }
+    }
+}
+
+/// Opens a store that this process may just have closed. Its other tests start processes, and until
+/// such a one runs its program it holds every file that was open here, with the locks.
+pub(crate) fn open_again<T, E>(
+    open: impl Fn() -> Result<T, E>,
+    is_in_use: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let deadline = Instant::now() + LOCKED_MAX;
+    loop {
+        match open() {
+            Err(error) if is_in_use(&error) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::ProgressBar;
 use paxos_commit::cluster::Weather;
 use tokio::time::sleep_until;
@@ -153,8 +154,8 @@ pub(super) async fn message_delays(setting: &Setting, spec: &Spec) -> anyhow::Re
     let samples = application.closed_loop(1, span).await;
     scene.set_weather(&Weather::default())?;
     scene.stop().await?;
-    let mut latencies: Vec<u64> = samples.iter().map(|sample| sample.latency_us).collect();
-    latencies.sort_unstable();
-    let median = latencies.get(latencies.len() / 2).copied().unwrap_or(0);
-    Ok((median / SLOW_HOP.as_micros() as u64) as u32)
+    // The fastest: none can take less, and what keeps the others is not the network.
+    let fastest = samples.iter().map(|sample| sample.latency_us).min();
+    let fastest = fastest.context("no transaction came to its end over the slow network")?;
+    Ok((fastest / SLOW_HOP.as_micros() as u64) as u32)
 }

@@ -11,7 +11,7 @@ use paxos_commit::protocol::types::{
     Branch, BranchSet, CommitId, Configuration, Entry, Generations, InitiatorId, Listed, Open,
     Outcome, Roster, Session, Settle, TxnId, Unapplied, Vote,
 };
-use paxos_commit::store::{Identity, OpenError, Store};
+use paxos_commit::store::{Identity, Loaded, OpenError, Store};
 
 use super::{Class, Content, Facts, Found, Refusal, Specimen, scratch};
 use crate::files;
@@ -167,6 +167,11 @@ fn control() -> Vec<Record> {
     ]
 }
 
+fn open(dir: &Path) -> Result<(Store, Loaded), OpenError> {
+    let is_in_use = |error: &OpenError| matches!(error, OpenError::InUse { .. });
+    files::open_again(|| Store::open(dir), is_in_use)
+}
+
 fn save(store: &Store, records: Vec<Record>) {
     let (done, is_done) = channel();
     store.save(records, move |_| done.send(()).unwrap());
@@ -188,7 +193,7 @@ fn made(dir: &Path) -> Vec<Content> {
     });
     let mut history = vec![look(dir).unwrap()];
     for (number, record) in saves.into_iter().enumerate() {
-        let (store, _) = Store::open(dir).unwrap();
+        let (store, _) = open(dir).unwrap();
         if number % 8 == 0 {
             store.remember(ReplicaId(2 + number as u32 / 8 % 2), number as u64);
         }
@@ -204,7 +209,7 @@ fn made(dir: &Path) -> Vec<Content> {
 
 /// Everything that is known of what a store holds.
 fn look(dir: &Path) -> Found {
-    let (store, loaded) = Store::open(dir).map_err(refusal)?;
+    let (store, loaded) = open(dir).map_err(refusal)?;
     let mut facts = Facts::new();
     facts.insert(format!(
         "{:?} {:?}",
