@@ -97,7 +97,7 @@ async fn content(store: &Embedded) -> Found {
 
 /// A closed store: what it held after each save.
 async fn made(dir: &Path) -> Vec<Content> {
-    let mut store = open(dir).unwrap();
+    let mut store = reopen(dir).unwrap();
     let mut history = vec![content(&store).await.unwrap()];
     for sequence in 1..=TRANSACTIONS {
         prepare(&store, sequence).await;
@@ -113,20 +113,20 @@ async fn made(dir: &Path) -> Vec<Content> {
             history.push(content(&store).await.unwrap());
             drop(store);
             files::flush(&dir.join("database"));
-            store = open(dir).unwrap();
+            store = reopen(dir).unwrap();
             history.push(content(&store).await.unwrap());
         }
     }
     history
 }
 
-fn open(dir: &Path) -> Result<Embedded, OpenError> {
+fn reopen(dir: &Path) -> Result<Embedded, OpenError> {
     let is_in_use = |error: &OpenError| matches!(error, OpenError::InUse { .. });
     files::open_again(|| Embedded::open(dir, Options::new()), is_in_use)
 }
 
 fn look(dir: &Path) -> Found {
-    let store = open(dir).map_err(refusal)?;
+    let store = reopen(dir).map_err(refusal)?;
     let runtime = runtime();
     runtime.block_on(content(&store))
 }
@@ -235,7 +235,7 @@ fn a_ledger_that_lost_its_directory_commits_nothing_that_it_had_prepared() {
     let older = folder.path().join("older");
     files::copy(&dir, &older);
     let proof = |dir: &Path, sequence| {
-        let store = open(dir).unwrap();
+        let store = reopen(dir).unwrap();
         runtime().block_on(store.commit(&branch(sequence)))
     };
     // One of those in doubt is committed after the copy was made.

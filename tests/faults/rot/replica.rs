@@ -167,7 +167,7 @@ fn control() -> Vec<Record> {
     ]
 }
 
-fn open(dir: &Path) -> Result<(Store, Loaded), OpenError> {
+fn reopen(dir: &Path) -> Result<(Store, Loaded), OpenError> {
     let is_in_use = |error: &OpenError| matches!(error, OpenError::InUse { .. });
     files::open_again(|| Store::open(dir), is_in_use)
 }
@@ -193,7 +193,7 @@ fn made(dir: &Path) -> Vec<Content> {
     });
     let mut history = vec![look(dir).unwrap()];
     for (number, record) in saves.into_iter().enumerate() {
-        let (store, _) = open(dir).unwrap();
+        let (store, _) = reopen(dir).unwrap();
         if number % 8 == 0 {
             store.remember(ReplicaId(2 + number as u32 / 8 % 2), number as u64);
         }
@@ -209,7 +209,7 @@ fn made(dir: &Path) -> Vec<Content> {
 
 /// Everything that is known of what a store holds.
 fn look(dir: &Path) -> Found {
-    let (store, loaded) = open(dir).map_err(refusal)?;
+    let (store, loaded) = reopen(dir).map_err(refusal)?;
     let mut facts = Facts::new();
     facts.insert(format!(
         "{:?} {:?}",
