@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 const DELAY_MIN: Duration = Duration::from_millis(2);
-/// Busy replicas are not asked more because they are busy; one that is dead is noticed by its
-/// connection in a few seconds.
-const DELAY_MAX: Duration = Duration::from_secs(1);
+/// Busy replicas are not asked more because they are busy. But until its connection is given up,
+/// a dead one costs this much each time that it comes to its turn.
+const DELAY_MAX: Duration = Duration::from_millis(250);
 
 /// Follows how long commits take, as TCP follows round trips (RFC 6298): the mean and the mean
 /// deviation, smoothed. A commit that takes the mean and four deviations is late; then its relay
