@@ -10,6 +10,7 @@ mod null;
 mod participant;
 mod plan;
 mod regions;
+mod report;
 mod results;
 mod run;
 mod scene;
@@ -271,6 +272,10 @@ async fn measure(arguments: &BenchArguments, specs: &[Spec]) -> anyhow::Result<(
     table::print(&results);
     if let Some(file) = json {
         serde_json::to_writer_pretty(file, &results.to_json())?;
+    }
+    if let Some(folder) = &arguments.report {
+        report::write(folder, &results)?;
+        println!("\nThe report: {}", folder.join("report.html").display());
     }
     Ok(())
 }
