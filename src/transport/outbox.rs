@@ -8,6 +8,9 @@ use crate::wire::{self, Frame};
 
 use super::shares::Share;
 
+/// The most frames that wait for one connection.
+const FRAMES_MAX: usize = 65_536;
+
 /// The most bytes that wait for one connection, those that are being written among them.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -30,6 +33,8 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
+    /// How many frames these are.
+    frames: usize,
     /// How many bytes the writer took last, and may still hold.
     taken: usize,
     closed: bool,
@@ -61,7 +66,9 @@ impl Outbox {
             return Ok(());
         }
         let after = state.bytes.len();
-        let full = state.taken + after > BYTES_MAX || !self.share.queue(after - before);
+        let full = state.frames >= FRAMES_MAX
+            || state.taken + after > BYTES_MAX
+            || !self.share.queue(after - before);
         if full {
             state.bytes.truncate(before);
             state.closed = true;
@@ -69,6 +76,7 @@ impl Outbox {
             self.ready.notify_one();
             return Err(Full);
         }
+        state.frames += 1;
         drop(state);
         if before == 0 {
             self.ready.notify_one();
@@ -91,6 +99,7 @@ impl Outbox {
                 self.share.unqueue(state.taken);
                 state.taken = state.bytes.len();
                 if state.taken > 0 {
+                    state.frames = 0;
                     std::mem::swap(bytes, &mut state.bytes);
                     return true;
                 }
@@ -173,11 +182,20 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_is_given_up() {
         let outbox = Outbox::default();
+        for lsn in 0..FRAMES_MAX as u64 {
+            outbox.push(&Frame::Lsn(lsn)).unwrap();
+        }
+        assert_eq!(outbox.push(&Frame::Lsn(0)), Err(Full));
+        // The connection is closed by whoever met that; nobody is told twice.
+        assert_eq!(outbox.push(&Frame::Lsn(0)), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_queue_with_long_frames_is_full_earlier() {
+        let outbox = Outbox::default();
         let pushed = (0..1_000).take_while(|_| outbox.push(&long()).is_ok());
         let pushed = pushed.count();
         assert!((150..250).contains(&pushed), "{pushed}");
-        // The connection is closed by whoever met that; nobody is told twice.
-        assert_eq!(outbox.push(&Frame::Lsn(0)), Ok(()));
         let mut taken = Vec::new();
         assert!(outbox.take(&mut taken).await);
         assert_eq!(frames(&taken).len(), pushed);
