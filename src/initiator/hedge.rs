@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 const DELAY_MIN: Duration = Duration::from_millis(2);
-/// Busy replicas are not asked more because they are busy. But until its connection is given up,
-/// a dead one costs this much each time that it comes to its turn.
+/// Busy replicas are not asked more because they are busy. But a dead one costs this much, once: then
+/// it is passed over until it is heard of.
 const DELAY_MAX: Duration = Duration::from_millis(250);
 
 /// Follows how long commits take, as TCP follows round trips (RFC 6298): the mean and the mean
@@ -20,7 +20,7 @@ pub(super) struct Hedge {
 }
 
 impl Hedge {
-    /// A commit took so long. The new delay, if it has changed by a fifth.
+    /// A commit took so long. The new delay, if it has grown, or fallen by a fifth.
     pub(super) fn took(&mut self, time: Duration) -> Option<Duration> {
         // One that took longer was asked of two replicas: it may have waited for a dead one most of
         // the time, and must not make the next ones wait longer for that. (As TCP does not measure
@@ -40,7 +40,8 @@ impl Hedge {
         let delay = self.mean.unwrap_or(time) + 4.0 * self.deviation;
         let delay = Duration::from_secs_f64(delay).clamp(DELAY_MIN, DELAY_MAX);
         let told = self.told.unwrap_or_default();
-        if delay.abs_diff(told) <= told / 5 {
+        // What has grown is told at once: else every commit might take a little longer than that.
+        if delay <= told && told - delay <= told / 5 {
             return None;
         }
         self.told = Some(delay);

@@ -81,8 +81,8 @@ struct Waiting {
 
 /// Who waits to hear which sessions of a participant are connected.
 struct Resolving {
-    /// When the replicas were asked last.
-    asked: Instant,
+    /// When the replicas were asked last; None if one has answered since then that none is.
+    asked: Option<Instant>,
     answers: Vec<oneshot::Sender<Vec<Session>>>,
 }
 
@@ -173,14 +173,15 @@ impl Shell for InitiatorShell {
                 if let Some(resolving) = self.resolving.get_mut(&participant) {
                     resolving.answers.retain(|waiting| !waiting.is_closed());
                     resolving.answers.push(answer);
-                    if now - resolving.asked >= RESOLVE_AGAIN {
-                        resolving.asked = now;
+                    let is_lost = |asked: Instant| now - asked >= RESOLVE_AGAIN;
+                    if resolving.asked.is_none_or(is_lost) {
+                        resolving.asked = Some(now);
                         step(InitiatorCommand::Resolve(participant));
                     }
                 } else if self.resolving.len() < RESOLVING_MAX {
                     let answers = vec![answer];
                     let resolving = Resolving {
-                        asked: now,
+                        asked: Some(now),
                         answers,
                     };
                     self.resolving.insert(participant.clone(), resolving);
@@ -282,8 +283,13 @@ impl InitiatorShell {
                 sessions,
                 ..
             } => {
-                // A replica to which none is connected knows less than the others.
-                if !sessions.is_empty() {
+                if sessions.is_empty() {
+                    // A replica to which none is connected may know less than the others. But nobody
+                    // waits for what those say, if they say nothing.
+                    if let Some(resolving) = self.resolving.get_mut(&participant) {
+                        resolving.asked = None;
+                    }
+                } else {
                     let sessions = self.suspects.pass_over(&participant, sessions);
                     let resolving = self.resolving.remove(&participant);
                     for answer in resolving.into_iter().flat_map(|of| of.answers) {

@@ -43,14 +43,15 @@ impl<R: ResourceManager> Worker<R> {
             branch: self.me.clone(),
         };
         tokio::spawn(async move {
-            let prepared = attempt(manager.prepare(&branch, request, read_only)).await;
-            let vote = match prepared {
+            let preparing = async { manager.prepare(&branch, request, read_only).await };
+            let vote = match attempt(preparing).await {
                 Ok(vote) => vote,
                 Err(error) => {
                     // A prepare whose result is unknown votes Aborted, and is rolled back when it
                     // surfaces.
                     tracing::warn!(%branch, error, "a prepare failed: the branch votes to abort");
-                    if let Err(error) = attempt(manager.rollback(&branch)).await {
+                    let rolling_back = async { manager.rollback(&branch).await };
+                    if let Err(error) = attempt(rolling_back).await {
                         tracing::warn!(%branch, error, "rollback failed; found in doubt later");
                     }
                     Vote::Aborted
@@ -81,7 +82,8 @@ impl<R: ResourceManager> Worker<R> {
         let (manager, back) = (self.resource_manager.clone(), back.clone());
         tokio::spawn(async move {
             let of = BranchId { id, branch };
-            let expiring = || manager.expire(&of);
+            let (manager, expired) = (&manager, &of);
+            let expiring = || async move { manager.expire(expired).await };
             let expiry = until_done(&of, "roll back if prepared", expiring).await;
             let BranchId { id, branch } = of;
             answer(
@@ -110,7 +112,8 @@ impl<R: ResourceManager> Worker<R> {
     }
 }
 
-/// One call: if it panics, that is an error like any other, and no branch hangs because of it.
+/// One call: if it panics, that is an error like any other, and no branch hangs because of it. (It
+/// must stand in an `async` block: what it does before it returns a future is polled then, too.)
 async fn attempt<T, E: std::error::Error>(
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {

@@ -331,20 +331,28 @@ pub(super) fn recall(keyspace: &Keyspace, id: CommitId) -> Result<Vec<Record>, R
     for key in layout::keys_of(id) {
         if keyspace.contains_key(key)? {
             let prefix = layout::key_of_id(Tag::Transaction, id);
-            return recall_all(keyspace, &prefix);
+            return recall_all(keyspace, &prefix, |_| true);
         }
     }
     Ok(Vec::new())
 }
 
-/// All records under a prefix of the keys of transactions.
-pub(super) fn recall_all(keyspace: &Keyspace, prefix: &[u8]) -> Result<Vec<Record>, RecallError> {
+/// All records of live instances under a prefix of the keys of transactions.
+pub(super) fn recall_all(
+    keyspace: &Keyspace,
+    prefix: &[u8],
+    is_live: impl Fn(&CommitId) -> bool,
+) -> Result<Vec<Record>, RecallError> {
     let mut records = Vec::new();
     let mut current = None;
     let mut transaction = Transaction::default();
     for guard in keyspace.prefix(prefix) {
         let (key, value) = guard.into_inner()?;
         let id = checked(&key, || layout::id_in(&key))?;
+        // What is settled is being swept away, key by key: what is left of it may make no sense.
+        if !is_live(&id) {
+            continue;
+        }
         if current.replace(id).is_some_and(|before| before != id) {
             records.append(&mut std::mem::take(&mut transaction).records);
         }

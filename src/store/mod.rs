@@ -313,12 +313,8 @@ impl Store {
     /// # Errors
     /// When the disk or a record on it is damaged: the replica must stop.
     pub fn recall_txn(&self, txn: TxnId) -> Result<Vec<Record>, RecallError> {
-        let records = load::recall_all(&self.records, &layout::prefix_of_txn(txn))?;
-        let is_live = |record: &Record| {
-            let id = layout::id_of(record);
-            id.is_some_and(|id| !self.shared.is_settled(&id))
-        };
-        Ok(records.into_iter().filter(is_live).collect())
+        let is_live = |id: &CommitId| !self.shared.is_settled(id);
+        load::recall_all(&self.records, &layout::prefix_of_txn(txn), is_live)
     }
 
     /// What was saved so far, for metrics.

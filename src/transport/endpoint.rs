@@ -80,7 +80,9 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     {
         tracing::debug!(%error, "the socket has no IPv4");
     }
-    if let Err(error) = socket.set_recv_buffer_size(RECEIVED_BYTES_MAX) {
+    if socket.recv_buffer_size()? < RECEIVED_BYTES_MAX
+        && let Err(error) = socket.set_recv_buffer_size(RECEIVED_BYTES_MAX)
+    {
         tracing::debug!(%error, "the socket keeps its usual buffer");
     }
     socket.bind(&address.into())?;

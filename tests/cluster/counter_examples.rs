@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use paxos_commit::cluster::{LocalCluster, Weather};
-use paxos_commit::initiator::{CommitError, Initiator};
+use paxos_commit::initiator::{AbortReason, CommitError, Initiator, Outcome};
 use paxos_commit::participant::{BranchId, Expiry, Participant, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
 use paxos_commit::protocol::types::{CommitId, Outcome as Chosen, ReadOnly, Request, TxnId, Vote};
@@ -131,6 +131,65 @@ impl ResourceManager for PanicsOnce {
 
     async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
         self.0.settled(through).await
+    }
+}
+
+/// It panics before it has returned a future.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_before_there_is_a_future_is_a_vote_to_abort() {
+    let cluster = LocalCluster::start(3).await.unwrap();
+    let builder = Participant::builder(cluster.participant("a").unwrap());
+    let participant = builder.connect(PanicsAtOnce).await.unwrap();
+    let initiator = initiator(&cluster).await;
+    let mut txn = initiator.begin().await.unwrap();
+    let branch = participant.branch(txn.id()).await.unwrap();
+    txn.enlist(branch.ticket()).unwrap();
+    txn.vote_timeout(Duration::from_secs(600));
+    let committing = within("the branch votes", txn.commit());
+    assert_eq!(
+        committing.await,
+        Ok(Outcome::Aborted(AbortReason::Vote)),
+        "nobody waited for the vote timeout"
+    );
+    assert!(participant.shutdown(Duration::from_secs(20)).await);
+}
+
+struct PanicsAtOnce;
+
+impl ResourceManager for PanicsAtOnce {
+    type Error = BranchError;
+
+    #[expect(clippy::manual_async_fn, reason = "that is the point")]
+    fn prepare(
+        &self,
+        _: &BranchId,
+        request: Option<Request>,
+        _: ReadOnly,
+    ) -> impl Future<Output = Result<Vote, BranchError>> + Send {
+        assert!(request.is_some(), "no request");
+        async { Ok(Vote::Prepared) }
+    }
+
+    async fn commit(&self, _: &BranchId) -> Result<(), BranchError> {
+        Ok(())
+    }
+
+    async fn rollback(&self, _: &BranchId) -> Result<(), BranchError> {
+        Ok(())
+    }
+
+    async fn let_go(&self, _: TxnId) {}
+
+    async fn in_doubt(&self) -> Result<Vec<InDoubt>, BranchError> {
+        Ok(Vec::new())
+    }
+
+    async fn expire(&self, _: &BranchId) -> Result<Expiry, BranchError> {
+        Ok(Expiry::NotPrepared)
+    }
+
+    async fn settled(&self, _: CommitId) -> Result<(), BranchError> {
+        Ok(())
     }
 }
 

@@ -90,7 +90,7 @@ impl Initiator {
                 vote_timeout,
             },
             prepare,
-            relay: self.relay % acceptors.len(),
+            relay: self.relay_from(self.relay, &acceptors),
             acceptors,
             learner: OutcomeLearner::default(),
             hedges: 0,

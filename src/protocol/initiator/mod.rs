@@ -13,7 +13,7 @@ mod retrying;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -227,6 +227,9 @@ pub struct Initiator {
     generations: Generations,
     /// The position, in the configuration of a transaction, of the replica that is asked first.
     relay: usize,
+    /// The replicas that did not answer in time, or went away, and were not heard of since: they are
+    /// asked first only if all are like that. What is asked is the same, so this is about time only.
+    silent: BTreeSet<ReplicaId>,
     ticking: Ticking,
 }
 
@@ -252,6 +255,7 @@ impl Host for Initiator {
             open: BTreeMap::new(),
             questions: BTreeMap::new(),
             relay: 0,
+            silent: BTreeSet::new(),
             ticking: Ticking::No,
         }
     }
@@ -266,7 +270,10 @@ impl Host for Initiator {
             Input::Message {
                 from: Peer::Replica(replica),
                 message,
-            } if self.generations.contains(replica) => self.on_message(replica, message, out),
+            } if self.generations.contains(replica) => {
+                self.silent.remove(&replica);
+                self.on_message(replica, message, out);
+            }
             Input::Message { .. } => {}
             Input::Connected(peer) => self.on_connected(&peer, out),
             Input::Disconnected(peer) => self.on_disconnected(&peer, out),
@@ -288,7 +295,19 @@ impl Initiator {
     /// The replica that is asked first to have branches prepared.
     pub fn relay(&self) -> Option<ReplicaId> {
         let acceptors = self.generations.in_force()?.acceptors();
-        acceptors.iter().nth(self.relay % acceptors.len())
+        acceptors.iter().nth(self.relay_from(self.relay, acceptors))
+    }
+
+    /// The position of the first replica from `start` on that is not silent; that of `start` if all
+    /// are.
+    fn relay_from(&self, start: usize, acceptors: &Acceptors) -> usize {
+        let count = acceptors.len();
+        let mut positions = (start..start + count).map(|position| position % count);
+        let answers = |position: &usize| {
+            let replica = acceptors.iter().nth(*position);
+            replica.is_some_and(|replica| !self.silent.contains(&replica))
+        };
+        positions.find(answers).unwrap_or(start % count)
     }
 
     /// What it knows of generations.

@@ -42,16 +42,19 @@ impl Initiator {
         let Some(committing) = self.committing(id) else {
             return;
         };
-        let replicas = committing.acceptors.len();
-        let asked = committing.relay;
-        committing.relay = (asked + 1) % replicas;
-        committing.hedges = committing.hedges.saturating_add(1);
-        let all_asked = committing.hedges >= replicas - 1;
-        let (next, relay) = (committing.relay, committing.relay());
-        let begin = committing.begin.clone();
-        if self.relay % replicas == asked {
+        let (asked, acceptors) = (committing.relay, committing.acceptors.clone());
+        self.silent.extend(acceptors.iter().nth(asked));
+        let next = self.relay_from(asked + 1, &acceptors);
+        if self.relay % acceptors.len() == asked {
             self.relay = next;
         }
+        let Some(committing) = self.committing(id) else {
+            return;
+        };
+        committing.relay = next;
+        committing.hedges = committing.hedges.saturating_add(1);
+        let all_asked = committing.hedges >= acceptors.len() - 1;
+        let (relay, begin) = (committing.relay(), committing.begin.clone());
         out.send(relay, Message::BeginCommit(begin));
         if !all_asked {
             out.set(InitiatorTimer::Hedge(id), self.config.hedge_delay);
@@ -72,21 +75,27 @@ impl Initiator {
                 Phase::Begun { .. } | Phase::Committing(_) => None,
             })
             .collect();
+        if let Peer::Replica(replica) = peer {
+            self.silent.insert(*replica);
+        }
         for id in hedges {
             self.on_hedge(id, out);
         }
-        if let Some(acceptors) = self.generations.in_force().map(Configuration::acceptors)
-            && self.relay().map(Peer::Replica).as_ref() == Some(peer)
-        {
-            self.relay = (self.relay + 1) % acceptors.len();
+        let Some(acceptors) = self.generations.in_force().map(Configuration::acceptors) else {
+            return;
+        };
+        let first = self.relay % acceptors.len();
+        if acceptors.iter().nth(first).map(Peer::Replica).as_ref() == Some(peer) {
+            self.relay = (first + 1) % acceptors.len();
         }
     }
 
     /// What was sent on an earlier connection may be lost: ask again at the next tick.
     pub(super) fn on_connected(&mut self, peer: &Peer, out: &mut Effects<Self>) {
-        let Peer::Replica(_) = peer else {
+        let Peer::Replica(replica) = peer else {
             return;
         };
+        self.silent.remove(replica);
         for phase in self.open.values_mut() {
             match phase {
                 Phase::Committing(committing) => committing.retry.patience = 1,
@@ -107,6 +116,8 @@ impl Initiator {
             match phase {
                 Phase::Committing(committing) => {
                     if committing.retry.is_due(&config) {
+                        // Each in turn, silent or not: one that is heard of may be cut off from the
+                        // branches.
                         committing.relay = (committing.relay + 1) % committing.acceptors.len();
                         due.push((**committing).clone());
                     }

@@ -43,6 +43,29 @@ fn hedges_go_around_and_wait_for_each_replica_once() {
     assert_eq!(alone.hedge(0), sends([(replica(1), begin_commit(0))]));
 }
 
+/// The counter-example: a hiccup of the second moves everything on to the third, one of the third to
+/// the first, which is dead; and everybody waits for it again.
+#[test]
+fn who_was_silent_is_passed_over_until_it_is_heard_of() {
+    let mut rig = Rig::begun(3);
+    rig.commit(0, Relay);
+    rig.hedge(0);
+    assert_eq!(first_relay(&mut rig), replica(2));
+    rig.commit(1, Relay);
+    assert_eq!(rig.hedge(1).send[0].0, replica(3));
+    rig.hear(2, phase2b(id(1), Ballot::ZERO, Commit));
+    rig.commit(2, Relay);
+    assert_eq!(
+        rig.hedge(2).send[0].0,
+        replica(2),
+        "the first was not heard of"
+    );
+    assert_eq!(first_relay(&mut rig), replica(2));
+    rig.connected(replica(1));
+    rig.disconnected(replica(2));
+    assert_eq!(first_relay(&mut rig), replica(1), "the third is silent");
+}
+
 #[test]
 fn a_hedge_that_comes_too_late_is_nothing() {
     let mut rig = Rig::committing(Relay);
