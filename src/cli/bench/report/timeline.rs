@@ -54,7 +54,7 @@ fn draw(scenario: &str, load: Load, group: &[&Entry<'_>]) -> Result<Picture> {
     let heading = Heading {
         title: title(scenario, group),
         axes: format!(
-            "Time from asking for commit to the outcome (log scale), over the time since the start; load {load}"
+            "Latency of each transaction, from when it should have begun (log scale), over time; load {load}"
         ),
         legend: legend(group),
     };
