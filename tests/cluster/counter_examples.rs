@@ -159,7 +159,6 @@ struct PanicsAtOnce;
 impl ResourceManager for PanicsAtOnce {
     type Error = BranchError;
 
-    #[expect(clippy::manual_async_fn, reason = "that is the point")]
     fn prepare(
         &self,
         _: &BranchId,

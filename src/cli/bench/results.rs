@@ -199,10 +199,12 @@ impl Run {
     /// lie in one of these spans with a part.
     fn longest_stall(&self, windows: &[(u64, u64)]) -> Duration {
         let committed = self.samples.iter().filter(|of| of.end == End::Committed);
+        let fastest = committed.clone().map(|of| of.latency_us).min();
         let mut ends: Vec<u64> = committed.map(Sample::end_us).collect();
         let lasted = self.lasted.as_micros() as u64;
         ends.retain(|end| *end < lasted);
-        ends.extend([0, lasted]);
+        // What began first could not end before the fastest takes.
+        ends.extend([fastest.unwrap_or(0), lasted]);
         ends.sort_unstable();
         let arrival = match self.spec.load {
             Load::Rate(rate) => 1_000_000 / rate.max(1),
@@ -382,5 +384,20 @@ mod tests {
         }
         let run = run(Fault::None, Load::Concurrency(1), samples, &[]);
         assert_eq!(run.summary().longest_stall_ms, 1_008.0);
+    }
+
+    #[test]
+    fn long_ways_are_no_stall_and_a_stall_at_the_beginning_is_one() {
+        let mut samples = steady();
+        for sample in &mut samples {
+            sample.latency_us = 70_000;
+        }
+        let far = run(Fault::Wan, Load::Rate(100), samples.clone(), &[]);
+        assert_eq!(far.summary().longest_stall_ms, 0.0);
+        for sample in &mut samples[..20] {
+            sample.latency_us += 200_000 - sample.start_us;
+        }
+        let late = run(Fault::Wan, Load::Rate(100), samples, &[]);
+        assert_eq!(late.summary().longest_stall_ms, 190.0);
     }
 }
