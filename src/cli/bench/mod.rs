@@ -44,8 +44,8 @@ const F_MAX: i64 = 4;
 /// throughput, and what each fault does to 1,000 transactions a second, for two-phase commit (the same
 /// code with one coordinator) and Paxos Commit.
 ///
-/// Latency counts from when a transaction should have begun, so that a stall cannot hide. Of all
-/// failures one matters here: an audit of what was committed is `paxos-commit demo`'s.
+/// Latency counts from when a transaction should have begun, so that a stall cannot hide. Whether
+/// everything that was committed is there afterwards, `paxos-commit demo` audits.
 #[derive(Debug, Args)]
 pub(super) struct BenchArguments {
     /// Who decides: one coordinator, or 2F+1 replicas.
