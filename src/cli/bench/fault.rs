@@ -34,20 +34,25 @@ pub(super) struct Harm<'a> {
 impl Harm<'_> {
     /// Does what the fault demands. Afterwards everything is up again.
     pub(super) async fn run(mut self, fault: Fault) -> anyhow::Result<Vec<Mark>> {
-        let relay = self.scene.initiator.relay().await;
-        let relay = relay.context("the initiator knows no replica")?;
         let (from, to) = (self.at(FROM), self.at(TO));
         match fault {
             Fault::None | Fault::Wan => {}
             Fault::Kill => {
+                sleep_until(from).await;
+                let relay = self.relay().await?;
                 let ids = self.scene.replicas.own()?.replicas();
                 let other = ids.into_iter().find(|id| *id != relay).unwrap_or(relay);
-                self.kill(other, from, to).await?;
+                self.kill(other, to).await?;
             }
-            Fault::KillRelay => self.kill(relay, from, to).await?,
+            Fault::KillRelay => {
+                sleep_until(from).await;
+                let relay = self.relay().await?;
+                self.kill(relay, to).await?;
+            }
             Fault::Rolling => self.rolling().await?,
             Fault::Pause => {
                 sleep_until(from).await;
+                let relay = self.relay().await?;
                 self.scene.replicas.own()?.pause(relay)?;
                 self.mark(format!("stop {relay}"));
                 sleep_until(from + PAUSE).await;
@@ -56,6 +61,7 @@ impl Harm<'_> {
             }
             Fault::Partition => {
                 sleep_until(from).await;
+                let relay = self.relay().await?;
                 self.scene.replicas.own()?.partition(relay);
                 self.mark(format!("cut off {relay}"));
                 sleep_until(to).await;
@@ -87,9 +93,14 @@ impl Harm<'_> {
         self.marks.push(Mark { at, what });
     }
 
-    /// Kills a replica at one time, and starts it again at another.
-    async fn kill(&mut self, id: ReplicaId, from: Instant, to: Instant) -> anyhow::Result<()> {
-        sleep_until(from).await;
+    /// The replica that is asked first at this moment: it moves on when another one answers late.
+    async fn relay(&self) -> anyhow::Result<ReplicaId> {
+        let relay = self.scene.initiator.relay().await;
+        relay.context("the initiator knows no replica")
+    }
+
+    /// Kills a replica now, and starts it again at that time.
+    async fn kill(&mut self, id: ReplicaId, to: Instant) -> anyhow::Result<()> {
         // What it has counted goes with it.
         self.counting.add(self.scene).await?;
         self.mark(format!("kill {id}"));
@@ -107,7 +118,8 @@ impl Harm<'_> {
         for (index, id) in ids.into_iter().enumerate() {
             let begin = (index as f64 + 0.25) * share;
             let (from, to) = (self.at(begin), self.at(begin + share / 2.0));
-            self.kill(id, from, to).await?;
+            sleep_until(from).await;
+            self.kill(id, to).await?;
             // The next one does not go before this one is back.
             self.scene.wait_until_back(id).await?;
         }
