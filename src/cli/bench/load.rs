@@ -28,8 +28,6 @@ pub(super) struct Application {
     initiator: Initiator,
     targets: Vec<Target>,
     prepare: Prepare,
-    /// How long what it says to participants itself is on its way.
-    hop: Duration,
     next: AtomicU64,
     committed: AtomicU64,
 }
@@ -38,6 +36,8 @@ struct Target {
     name: String,
     branch: Branch,
     orders: Orders,
+    /// How long what the application says to it by itself is on its way.
+    hop: Duration,
 }
 
 /// When a load runs.
@@ -70,17 +70,22 @@ impl Span {
 }
 
 impl Application {
-    pub(super) fn new(scene: &Scene, prepare: Prepare, hop: Duration) -> Arc<Self> {
-        let targets = scene.services.iter().map(|service| Target {
+    /// `hop_to`: how long it is on its way to the participant with this number, from 1.
+    pub(super) fn new(
+        scene: &Scene,
+        prepare: Prepare,
+        hop_to: impl Fn(u32) -> Duration,
+    ) -> Arc<Self> {
+        let targets = (1..).zip(&scene.services).map(|(number, service)| Target {
             name: service.name.clone(),
             branch: service.branch.clone(),
             orders: service.orders(),
+            hop: hop_to(number),
         });
         Arc::new(Application {
             initiator: scene.initiator.clone(),
             targets: targets.collect(),
             prepare,
-            hop,
             next: AtomicU64::new(0),
             committed: AtomicU64::new(0),
         })
@@ -116,7 +121,7 @@ impl Application {
         }
         let plan = txn.plan().await?;
         for target in &self.targets {
-            let (orders, plan, hop) = (target.orders.clone(), plan.clone(), self.hop);
+            let (orders, plan, hop) = (target.orders.clone(), plan.clone(), target.hop);
             let work = ToParticipant::Work { number, plan };
             if hop.is_zero() {
                 orders.tell(work);
@@ -166,7 +171,7 @@ impl Application {
         // millisecond.
         thread::spawn(move || {
             let interval = Duration::from_secs(1).div_f64(rate as f64);
-            for number in 0.. {
+            for number in 0_u32.. {
                 let due = begin + interval.mul_f64(f64::from(number));
                 if due >= span.end || done.is_closed() {
                     return;

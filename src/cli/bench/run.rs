@@ -81,11 +81,11 @@ pub(super) async fn run(setting: &Setting, spec: &Spec, bar: &ProgressBar) -> an
 
 fn application(scene: &Scene, spec: &Spec) -> std::sync::Arc<Application> {
     // What the application itself says to the participants does not go through the relays.
-    let hop = match spec.fault {
-        Fault::Wan => regions::distance(regions::INITIATOR, regions::region(2)),
+    let hop_to = |number| match spec.fault {
+        Fault::Wan => regions::distance(regions::INITIATOR, regions::region(number)),
         _ => Duration::ZERO,
     };
-    Application::new(scene, spec.prepare, hop)
+    Application::new(scene, spec.prepare, hop_to)
 }
 
 async fn load(application: &std::sync::Arc<Application>, load: Load, span: Span) -> Vec<Sample> {
@@ -149,7 +149,7 @@ pub(super) async fn message_delays(setting: &Setting, spec: &Spec) -> anyhow::Re
         Prepare::Relay => Duration::ZERO,
         Prepare::Spontaneous => SLOW_HOP,
     };
-    let application = Application::new(&scene, spec.prepare, hop);
+    let application = Application::new(&scene, spec.prepare, |_| hop);
     let span = Span::from_now(SLOW_COMMITS, SLOW_COMMITS);
     let samples = application.closed_loop(1, span).await;
     scene.set_weather(&Weather::default())?;

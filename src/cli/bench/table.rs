@@ -1,6 +1,6 @@
 //! The results on a terminal.
 
-use super::plan::{Load, Protocol};
+use super::plan::{Load, Prepare, Protocol, Spec};
 use super::results::{Results, Run, Summary};
 
 /// Prints a row for each run, then what they say about each other.
@@ -94,11 +94,13 @@ fn compare(results: &Results) -> Vec<String> {
     for group in groups(&results.runs) {
         let spec = &group[0].spec;
         let p50 = median(&group, |summary| summary.latency_us.p50 as f64);
-        if spec.load == Load::Concurrency(1) && !spec.relayed && floor > 0.0 {
-            let of_floor = p50 / floor;
-            let mut line = format!("{spec}: p50 {p50:.0} us = {of_floor:.2} x floor");
+        if spec.load == Load::Concurrency(1) && !spec.relayed {
+            let mut line = format!("{spec}: p50 {p50:.0} us");
+            if is_path_of_floor(spec) && floor > 0.0 {
+                line += &format!(", {:.2} x floor", p50 / floor);
+            }
             if let Some(base) = two_phase_like(results, &group) {
-                line += &format!(", {:.2} x two-phase", p50 / base);
+                line += &format!(", {:.2} x two-phase with a relay", p50 / base);
             }
             lines.push(line);
         }
@@ -128,6 +130,12 @@ fn compare(results: &Results) -> Vec<String> {
     lines
 }
 
+/// Whether these are the hops and the forced writes that the floor is made of.
+fn is_path_of_floor(spec: &Spec) -> bool {
+    let relayed_commit = spec.protocol == Protocol::PaxosCommit && spec.prepare == Prepare::Relay;
+    relayed_commit && spec.f == 1 && spec.participants == 2
+}
+
 /// Runs of the same kind, in the order of the first of each.
 fn groups(runs: &[Run]) -> Vec<Vec<&Run>> {
     let mut groups: Vec<Vec<&Run>> = Vec::new();
@@ -154,7 +162,7 @@ fn two_phase_like(results: &Results, group: &[&Run]) -> Option<f64> {
     }
     let mut like = spec.clone();
     (like.protocol, like.f) = (Protocol::TwoPhase, 0);
-    like.prepare = super::plan::Prepare::Relay;
+    like.prepare = Prepare::Relay;
     let found = groups(&results.runs)
         .into_iter()
         .find(|of| of[0].spec == like)?;
