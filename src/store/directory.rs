@@ -4,10 +4,13 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use fjall::compaction::Leveled;
 use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use super::DATABASE_WORKERS;
 use super::error::{InitError, OpenError};
 use super::highwater::HighWater;
 use super::identity::{Identity, IdentityError};
@@ -35,8 +38,14 @@ const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 /// What a start has to go through, about: the least that fjall takes.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 
-/// One to flush while the other compacts: a single one would hold writers up for a compaction.
-const WORKERS: usize = 2;
+/// After so many flushes their tables are merged, with the whole first level: a memtable has keys from
+/// all over the keyspace. That level is so many tables long, and what grows over that moves down
+/// as it is, since ids grow.
+const TABLES_MERGED: u8 = 12;
+
+/// How long a merged table is. At 20,000 commits a second, flushing and merging take 5 us of the
+/// processor per commit, all three replicas together; with fjall's defaults (4 and 64 MiB) it is 10.
+const TABLE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Far from the 1,024 that many systems give a process, which has connections too.
 const FILES_MAX: usize = 256;
@@ -189,7 +198,7 @@ impl Directory {
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
             .max_cached_files(Some(FILES_MAX))
-            .worker_threads(WORKERS)
+            .worker_threads(DATABASE_WORKERS)
             .open()
     }
 }
@@ -200,9 +209,13 @@ impl Directory {
 /// part of the small cache takes that, so each lookup would read them all again (1 ms instead of some
 /// microseconds).
 fn options() -> KeyspaceCreateOptions {
+    let merging = Leveled::default()
+        .with_l0_threshold(TABLES_MERGED)
+        .with_table_target_size(TABLE_BYTES);
     let bits_per_key = BloomConstructionPolicy::BitsPerKey(10.0);
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)
+        .compaction_strategy(Arc::new(merging))
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(bits_per_key)))
         .filter_block_partitioning_policy(PartitioningPolicy::all(true))
         .index_block_partitioning_policy(PartitioningPolicy::all(true))

@@ -9,6 +9,7 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Slice};
 
 use crate::participant::BranchId;
 use crate::protocol::types::{Branch, CommitId, Session};
+use crate::store::DATABASE_WORKERS;
 use crate::store::journals;
 
 use crate::store::intact::{self, Damage, Forced};
@@ -249,6 +250,7 @@ impl Disk<'_> {
     fn open_database(&self, path: &Path) -> Result<Database, OpenError> {
         let builder = Database::builder(path)
             .cache_size(self.cache_bytes)
+            .worker_threads(DATABASE_WORKERS)
             // What is durable is said by the committer, save by save.
             .manual_journal_persist(true)
             .journal_compression(CompressionType::None);
