@@ -6,20 +6,17 @@
 
 #[path = "support/nothing.rs"]
 mod nothing;
+#[path = "support/processes.rs"]
+mod processes;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use paxos_commit::cluster::ProcessCluster;
-use paxos_commit::initiator::{Initiator, Outcome};
-use paxos_commit::participant::Participant;
+use paxos_commit::initiator::Outcome;
 use paxos_commit::protocol::paxos::ReplicaId;
-use paxos_commit::transport::Role;
 use tokio::task::JoinSet;
-
-use nothing::Nothing;
 
 /// Transactions under way at a time.
 const CONCURRENT: u64 = 256;
@@ -59,10 +56,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let folder = folder.path().join("cluster");
-        let program = env!("CARGO_BIN_EXE_paxos-commit").into();
-        let name = "flat".parse().expect("a name");
-        let mut cluster = ProcessCluster::create(program, &folder, name, 3).expect("a cluster");
+        let mut cluster = processes::cluster(folder.path(), "flat");
         for id in cluster.replicas() {
             let path = cluster.files().replica_file(id);
             let mut file = OpenOptions::new()
@@ -74,19 +68,9 @@ fn main() {
             file.write_all(tuning.as_bytes()).expect("written");
         }
         cluster.start_all().expect("replicas");
-        let mut participants = Vec::new();
-        for name in ["a", "b"] {
-            let role = Role::Participant(name.parse().expect("a name"));
-            let (_, access) = cluster.issue(role).expect("an identity");
-            let participant = Participant::builder(access).connect(Nothing).await;
-            participants.push(participant.expect("a participant"));
-        }
-        let role = Role::Initiator("flat".parse().expect("a name"));
-        let (_, access) = cluster.issue(role).expect("an identity");
-        let initiator = Initiator::builder(access)
-            .connect()
-            .await
-            .expect("an initiator");
+        let participants = processes::participants(&cluster).await;
+        let initiator = processes::initiator(&cluster, "flat").connect().await;
+        let initiator = initiator.expect("an initiator");
 
         println!("transactions   per s   resident memory of the replicas (MB)   disk (MB)");
         let (start, mut since) = (Instant::now(), Instant::now());
@@ -116,7 +100,7 @@ fn main() {
                     .collect();
                 let disk: Vec<String> = replicas
                     .iter()
-                    .map(|id| folder.join(format!("replica-{id}")).join("data"))
+                    .map(|id| folder.path().join(format!("cluster/replica-{id}/data")))
                     .map(|data| format!("{:.0}", disk_mb(&data)))
                     .collect();
                 println!(

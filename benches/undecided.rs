@@ -5,18 +5,17 @@
 
 #[path = "support/nothing.rs"]
 mod nothing;
+#[path = "support/processes.rs"]
+mod processes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use paxos_commit::cluster::ProcessCluster;
 use paxos_commit::initiator::{AbortReason, Initiator, Outcome};
-use paxos_commit::participant::Participant;
-use paxos_commit::transport::Role;
 use tokio::task::JoinSet;
 
-use nothing::{AT_A_LOSS, Nothing};
+use nothing::AT_A_LOSS;
 
 /// How long votes are waited for.
 const VOTE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -39,23 +38,12 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let folder = folder.path().join("cluster");
-        let program = env!("CARGO_BIN_EXE_paxos-commit").into();
-        let name = "undecided".parse().expect("a name");
-        let mut cluster = ProcessCluster::create(program, &folder, name, 3).expect("a cluster");
+        let mut cluster = processes::cluster(folder.path(), "undecided");
         cluster.start_all().expect("replicas");
-        let mut participants = Vec::new();
-        for name in ["a", "b"] {
-            let role = Role::Participant(name.parse().expect("a name"));
-            let (_, access) = cluster.issue(role).expect("an identity");
-            let participant = Participant::builder(access).connect(Nothing).await;
-            participants.push(participant.expect("a participant"));
-        }
+        let _participants = processes::participants(&cluster).await;
         let mut initiators = Vec::new();
         for name in ["usual", "unlucky"] {
-            let role = Role::Initiator(name.parse().expect("a name"));
-            let (_, access) = cluster.issue(role).expect("an identity");
-            let builder = Initiator::builder(access).vote_timeout(VOTE_TIMEOUT);
+            let builder = processes::initiator(&cluster, name).vote_timeout(VOTE_TIMEOUT);
             initiators.push(builder.connect().await.expect("an initiator"));
         }
         let stop = Arc::new(AtomicBool::new(false));

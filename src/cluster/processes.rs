@@ -156,20 +156,7 @@ impl ProcessCluster {
         replicas: u32,
     ) -> Result<Self, ProcessError> {
         let listening = places(replicas)?;
-        let members = listening.iter().map(|(id, place)| Member {
-            id: *id,
-            address: address(*place),
-        });
-        let files = ClusterFiles::create(folder, name, members.collect())?;
-        Ok(ProcessCluster {
-            program,
-            folder: folder.to_owned(),
-            files,
-            running: BTreeMap::new(),
-            listening,
-            relays: BTreeMap::new(),
-            partitioned: BTreeSet::new(),
-        })
+        Self::make(program, folder, name, listening, BTreeMap::new())
     }
 
     /// As [`create`](Self::create), with a [`Relay`] of this process before each replica: nobody
@@ -188,13 +175,24 @@ impl ProcessCluster {
         for (id, place) in &listening {
             relays.insert(*id, Relay::start(*place).await?);
         }
-        let members = relays.iter().map(|(id, relay)| Member {
+        Self::make(program, folder, name, listening, relays)
+    }
+
+    /// The files: members have the addresses of their relays, where there are any.
+    fn make(
+        program: PathBuf,
+        folder: &Path,
+        name: Name,
+        listening: BTreeMap<ReplicaId, SocketAddr>,
+        relays: BTreeMap<ReplicaId, Relay>,
+    ) -> Result<Self, ProcessError> {
+        let members = listening.iter().map(|(id, place)| Member {
             id: *id,
-            address: address(relay.address()),
+            address: address(relays.get(id).map_or(*place, Relay::address)),
         });
         let files = ClusterFiles::create(folder, name, members.collect())?;
-        for (id, place) in &listening {
-            files.set_listen(*id, *place)?;
+        for id in relays.keys() {
+            files.set_listen(*id, listening[id])?;
         }
         Ok(ProcessCluster {
             program,
