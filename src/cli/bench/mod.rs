@@ -36,6 +36,10 @@ pub(super) use participant::{ParticipantArguments, run as run_participant};
 const PARTICIPANTS_MAX: i64 = 64;
 const F_MAX: i64 = 4;
 
+/// How long a run takes, and the least.
+const DURATION: Duration = Duration::from_secs(10);
+const DURATION_MIN: Duration = Duration::from_secs(1);
+
 /// Measure commit latency under coordinator failures.
 ///
 /// Starts a cluster of child processes for each run: 2F+1 coordinator replicas, participants, and in
@@ -75,9 +79,9 @@ pub(super) struct BenchArguments {
     /// Find the highest rate whose 99th percentile keeps below this, such as 5ms.
     #[arg(long, value_name = "DURATION")]
     search_p99: Option<humantime::Duration>,
-    /// How long each run takes, such as 10s; before it comes a second to warm up.
-    #[arg(long, default_value = "10s", value_name = "DURATION")]
-    duration: humantime::Duration,
+    /// How long each run takes, usually 10s; before it comes a second to warm up.
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<humantime::Duration>,
     /// Run everything so often, one round after the other; comparisons are of medians.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
@@ -125,12 +129,13 @@ impl BenchArguments {
         for _ in 0..self.repeat {
             all.extend(specs.iter().cloned());
         }
-        let shortest = Duration::from_secs(1);
-        if all.iter().any(|spec| spec.duration < shortest) {
-            bail!(
-                "expected a --duration of at least 1s, got {}",
-                self.duration
-            );
+        if let Some(duration) = self.duration {
+            if *duration < DURATION_MIN {
+                bail!("expected a --duration of at least 1s, got {duration}");
+            }
+            for spec in &mut all {
+                spec.duration = *duration;
+            }
         }
         let pauses = all.iter().filter(|spec| spec.fault == Fault::Pause);
         if pauses
@@ -187,7 +192,7 @@ impl BenchArguments {
             prepares: self.prepare.clone(),
             faults: self.fault.clone(),
             loads,
-            duration: self.duration.into(),
+            duration: DURATION,
         };
         if lists.prepares.is_empty() {
             lists.prepares.push(Prepare::Relay);
@@ -214,6 +219,13 @@ impl BenchArguments {
         }
         if lists.faults != [Fault::None] {
             bail!("with --cluster nothing is killed, stopped or cut off: leave out --fault");
+        }
+        if file.file_name() != Some("cluster.toml".as_ref()) || !file.is_file() {
+            bail!(
+                "expected the cluster.toml that `paxos-commit cluster new` made, with everything that \
+                 it made beside it; got {}",
+                file.display()
+            );
         }
         let replicas = ClusterFiles::open(folder_of(file))?.members().len() as u32;
         lists.f = vec![replicas / 2];
