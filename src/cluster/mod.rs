@@ -4,6 +4,8 @@ mod files;
 mod local;
 mod processes;
 mod relay;
+#[cfg(all(unix, any(feature = "postgres", feature = "mariadb")))]
+pub mod servers;
 
 use std::net::SocketAddr;
 
