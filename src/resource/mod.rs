@@ -3,8 +3,11 @@
 //! | module | feature | what |
 //! |---|---|---|
 //! | `embedded` | `embedded` (default) | a transactional key-value store in this process, on fjall |
+//! | `postgres` | `postgres` | a PostgreSQL server |
 //!
 //! What each of them must do is [`ResourceManager`](crate::participant::ResourceManager).
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "postgres")]
+pub mod postgres;

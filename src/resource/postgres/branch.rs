@@ -1,0 +1,353 @@
+//! Branches: prepare, commit, roll back, and what is asked about them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use crate::participant::{BranchId, Expiry, ResourceManager};
+use crate::protocol::participant::{InDoubt, Owner};
+use crate::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+
+use super::connection::Lease;
+use super::error::{BranchError, Refusal, WorkError};
+use super::finishing::{Ending, Finished};
+use super::state::{End, Preparing, Seat, Slot};
+use super::work::{MARK, Work};
+use super::{Postgres, Prepared};
+
+/// Why a branch is not prepared.
+enum Unprepared {
+    /// It has said no; now it is to be rolled back.
+    Refused(Refusal),
+    /// Nobody knows what the server did.
+    Failed(BranchError),
+}
+
+impl<E: Into<BranchError>> From<E> for Unprepared {
+    fn from(error: E) -> Self {
+        Unprepared::Failed(error.into())
+    }
+}
+
+impl From<Refusal> for Unprepared {
+    fn from(refusal: Refusal) -> Self {
+        Unprepared::Refused(refusal)
+    }
+}
+
+impl ResourceManager for Postgres {
+    type Error = BranchError;
+
+    async fn prepare(
+        &self,
+        branch: &BranchId,
+        request: Option<Request>,
+        read_only: ReadOnly,
+    ) -> Result<Vote, BranchError> {
+        self.expect_ours(branch)?;
+        let preparing = self.registry().prepare(branch);
+        let seat = match preparing {
+            Preparing::Mine(seat) => seat,
+            Preparing::Prepared => return Ok(Vote::Prepared),
+            Preparing::Ended(End::ReadOnly) if read_only == ReadOnly::Allowed => {
+                return Ok(Vote::ReadOnly);
+            }
+            Preparing::Ended(_) | Preparing::Elsewhere => {
+                tracing::info!(%branch, "aborts: its transaction is over, or in another instance");
+                return Ok(Vote::Aborted);
+            }
+            Preparing::Busy => return Err(BranchError::Preparing(branch.clone())),
+        };
+        match self.prepare_at(&seat, branch, request, read_only).await {
+            Ok(vote) => Ok(vote),
+            Err(Unprepared::Failed(error)) => Err(error),
+            Err(Unprepared::Refused(refusal)) => {
+                match refusal {
+                    Refusal::EndedByItself | Refusal::Role { .. } | Refusal::NoHandler => {
+                        tracing::error!(%branch, "aborts: {refusal}");
+                    }
+                    Refusal::Request(_) | Refusal::Failed | Refusal::Lost => {
+                        tracing::info!(%branch, "aborts: {refusal}");
+                    }
+                }
+                self.rollback(branch).await?;
+                Ok(Vote::Aborted)
+            }
+        }
+    }
+
+    async fn commit(&self, branch: &BranchId) -> Result<(), BranchError> {
+        self.expect_ours(branch)?;
+        if self.finish(Ending::Commit, branch).await? == Finished::Missing {
+            self.expect_committed(branch).await?;
+        }
+        self.registry().ended(branch, End::Over);
+        Ok(())
+    }
+
+    async fn rollback(&self, branch: &BranchId) -> Result<(), BranchError> {
+        self.undo(branch).await?;
+        Ok(())
+    }
+
+    async fn let_go(&self, txn: TxnId) {
+        let seat = self.registry().let_go(txn);
+        if let Some(seat) = seat {
+            self.let_go_of(&seat).await;
+        }
+    }
+
+    async fn in_doubt(&self) -> Result<Vec<InDoubt>, BranchError> {
+        let found = self.standing().await?;
+        let found = found.into_iter().map(|(branch, _)| InDoubt {
+            id: branch.id,
+            session: branch.branch.session,
+            // Any number of processes may share the database.
+            owner: Owner::Unknown,
+        });
+        Ok(found.collect())
+    }
+
+    async fn expire(&self, branch: &BranchId) -> Result<Expiry, BranchError> {
+        match self.undo(branch).await? {
+            Finished::Done => Ok(Expiry::RolledBack),
+            Finished::Missing => Ok(Expiry::NotPrepared),
+        }
+    }
+
+    async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
+        let seats = self.registry().settle(through);
+        for seat in seats {
+            self.let_go_of(&seat).await;
+        }
+        self.drop_markers(through).await
+    }
+}
+
+impl Postgres {
+    /// How many branches of this participant stand prepared in this database, of whatever session,
+    /// and for how long the oldest has. While one does, vacuum removes no row that was deleted after
+    /// it began, and its locks stay.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn prepared(&self) -> Result<Prepared, BranchError> {
+        let found = self.standing().await?;
+        let oldest = found.iter().map(|(_, age)| *age).max();
+        Ok(Prepared {
+            count: found.len(),
+            oldest,
+        })
+    }
+
+    /// From the work to the vote.
+    async fn prepare_at(
+        &self,
+        seat: &Arc<Seat>,
+        branch: &BranchId,
+        request: Option<Request>,
+        read_only: ReadOnly,
+    ) -> Result<Vote, Unprepared> {
+        let mut work = self.take(seat).await?;
+        if let Some(request) = request {
+            let handler = self.inner.requests.as_ref().ok_or(Refusal::NoHandler)?;
+            handler(work, request).await.map_err(Refusal::Request)?;
+            work = self.take(seat).await?;
+        }
+        let (vote, end) = match (self.inspect(&work).await?, read_only) {
+            (Wrote::Nothing, ReadOnly::Allowed) => {
+                // Not a rollback: what a serializable transaction has read counts only if it commits.
+                let commit = work.client().batch_execute("COMMIT");
+                self.answered("let go of what was only read", commit)
+                    .await?;
+                (Vote::ReadOnly, Some(End::ReadOnly))
+            }
+            (Wrote::Nothing, ReadOnly::Forbidden) | (Wrote::Something, _) => {
+                self.prepare_on(&work, seat, branch).await?;
+                (Vote::Prepared, None)
+            }
+        };
+        // A prepared transaction belongs to no connection.
+        work.into_lease().clean(self.options().answer_max);
+        match end {
+            Some(end) => self.registry().ended(branch, end),
+            None => self.registry().prepared(branch),
+        }
+        Ok(vote)
+    }
+
+    /// Waits until the service has let go of the connection.
+    async fn take(&self, seat: &Arc<Seat>) -> Result<Work, Unprepared> {
+        match self.sit(seat.clone()).await {
+            Ok(work) => Ok(work),
+            Err(WorkError::Lost(_)) => Err(Refusal::Lost.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the transaction that was begun for the branch still stands, and what it did.
+    async fn inspect(&self, work: &Work) -> Result<Wrote, Unprepared> {
+        // The first column is no name, so that no table of the service can be in the way.
+        let sql = format!(
+            "SELECT pg_catalog.current_setting('{MARK}', true), current_user::text, \
+             pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
+        );
+        let asking = work.client().query_typed_one(&sql, &[]);
+        let row = match timeout(self.options().answer_max, asking).await {
+            Ok(Ok(row)) => row,
+            Ok(Err(error)) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+                return Err(Refusal::Failed.into());
+            }
+            Ok(Err(_)) if work.client().is_closed() => return Err(Refusal::Lost.into()),
+            Ok(Err(source)) => {
+                let what = "say what the work did";
+                return Err(BranchError::Server { what, source }.into());
+            }
+            Err(_) => return Err(self.silent("say what the work did").into()),
+        };
+        let mark: Option<String> = row.get(0);
+        if mark.as_deref() != Some(work.txn().to_string().as_str()) {
+            return Err(Refusal::EndedByItself.into());
+        }
+        let (got, expected) = (row.get::<_, String>(1), work.user());
+        if got != expected {
+            let expected = expected.to_owned();
+            return Err(Refusal::Role { expected, got }.into());
+        }
+        Ok(match row.get(2) {
+            true => Wrote::Something,
+            false => Wrote::Nothing,
+        })
+    }
+
+    /// Writes the marker, prepares, and looks whether it stands prepared: in one go, since the
+    /// server takes one after the other, and what follows an error does nothing.
+    async fn prepare_on(
+        &self,
+        work: &Work,
+        seat: &Seat,
+        branch: &BranchId,
+    ) -> Result<(), Unprepared> {
+        let name = self.inner.names.name_of(branch);
+        let insert = format!("INSERT INTO {}.committed VALUES ($1)", self.schema());
+        let prepare = format!("PREPARE TRANSACTION '{name}'");
+        // A failed transaction answers PREPARE TRANSACTION with ROLLBACK, and with no error.
+        let look = "SELECT 1 FROM pg_catalog.pg_prepared_xacts \
+                    WHERE gid = $1 AND database = pg_catalog.current_database()";
+        let client = work.client();
+        let parameter = [(&name as _, Type::TEXT)];
+        seat.ask();
+        let all = async {
+            tokio::join!(
+                biased;
+                client.execute_typed(&insert, &parameter),
+                client.batch_execute(&prepare),
+                client.query_typed_opt(look, &parameter),
+            )
+        };
+        let (marked, prepared, found) = match timeout(self.options().answer_max, all).await {
+            Ok(answers) => answers,
+            Err(_) => return Err(self.silent("prepare").into()),
+        };
+        let what = "write the marker of the commit";
+        marked.map_err(|source| BranchError::Server { what, source })?;
+        match prepared {
+            Ok(()) => {}
+            Err(error) if error.code() == Some(&SqlState::OUT_OF_MEMORY) => {
+                return Err(BranchError::Full.into());
+            }
+            Err(source) => {
+                let what = "prepare";
+                return Err(BranchError::Server { what, source }.into());
+            }
+        }
+        let what = "say whether it has prepared";
+        let found = found.map_err(|source| BranchError::Server { what, source })?;
+        found.ok_or_else(|| BranchError::NotPrepared(branch.clone()))?;
+        Ok(())
+    }
+
+    /// Rolls a branch back, wherever it stands.
+    ///
+    /// When this says that it is done, the branch cannot surface as prepared any more: if the server
+    /// may still be at its `PREPARE TRANSACTION`, the process of the server that is at it has ended
+    /// before its name is looked for. (A process that dies with its own connections cannot do that.
+    /// What it leaves surfaces sooner or later, and is found in doubt by any other one.)
+    async fn undo(&self, branch: &BranchId) -> Result<Finished, BranchError> {
+        self.expect_ours(branch)?;
+        let seat = self.registry().roll_back(branch);
+        let finished = match seat {
+            Some(seat) => {
+                self.roll_back_at(&seat).await?;
+                match seat.is_asked() {
+                    true => self.finish(Ending::Rollback, branch).await?,
+                    // This session alone prepares it, and never tried.
+                    false => Finished::Missing,
+                }
+            }
+            None => self.finish(Ending::Rollback, branch).await?,
+        };
+        self.registry().ended(branch, End::Over);
+        Ok(finished)
+    }
+
+    /// Rolls the local transaction back, or has the server end the process that works for it.
+    async fn roll_back_at(&self, seat: &Seat) -> Result<(), BranchError> {
+        if let Ok(mut slot) = seat.slot.try_lock() {
+            match std::mem::replace(&mut *slot, Slot::Over) {
+                // Nobody begins any more.
+                Slot::Empty => return Ok(()),
+                Slot::Open(lease) if self.roll_back_on(&lease).await => {
+                    lease.clean(self.options().answer_max);
+                    return Ok(());
+                }
+                Slot::Open(_) | Slot::Over => {}
+            }
+        }
+        // The connection is lost, or a statement holds it: perhaps one that waits for a lock.
+        match seat.backend.get() {
+            Some(backend) => self.end_process(*backend).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn roll_back_on(&self, lease: &Lease) -> bool {
+        let answer = timeout(
+            self.options().answer_max,
+            lease.client.batch_execute("ROLLBACK"),
+        );
+        matches!(answer.await, Ok(Ok(())))
+    }
+
+    async fn let_go_of(&self, seat: &Seat) {
+        if let Err(error) = self.roll_back_at(seat).await {
+            // Its connection is closed; the server notices when it next looks at it.
+            let txn = seat.txn;
+            tracing::warn!(%txn, %error, "let go of, but its locks may stay for a while");
+        }
+    }
+
+    fn expect_ours(&self, branch: &BranchId) -> Result<(), BranchError> {
+        let expected = &self.inner.names.participant;
+        if *expected == branch.branch.participant {
+            return Ok(());
+        }
+        Err(BranchError::NotOurs {
+            expected: expected.clone(),
+            got: branch.clone(),
+        })
+    }
+}
+
+/// What the work of a branch did.
+#[derive(Clone, Copy)]
+enum Wrote {
+    Something,
+    Nothing,
+}
+
+/// For how long a prepared branch has stood so.
+pub(super) type Age = Duration;

@@ -1,0 +1,223 @@
+//! Connections, and the two pools that hold them.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{
+    Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, TimeoutType,
+};
+use tokio::task::JoinHandle;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, Error, Socket};
+
+use super::error::AcquireError;
+
+/// What undoes whatever work may have left in its session. (Temporary tables and `LISTEN` cannot be
+/// left: `PREPARE TRANSACTION` refuses them.)
+const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
+                     SELECT pg_catalog.pg_advisory_unlock_all()";
+
+/// A process of the server. Its number is used again, but not with the same start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Backend {
+    pub(super) id: i32,
+    /// When it started, in microseconds.
+    pub(super) started: i64,
+}
+
+/// One connection. Dropping it closes its socket.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) backend: Backend,
+    /// As whom it is connected.
+    pub(super) user: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Dialing = Pin<Box<dyn Future<Output = Result<Connection, Error>> + Send>>;
+
+/// Makes connections; knows how, whatever secures them.
+#[derive(Clone)]
+pub(super) struct Dialer(Arc<dyn Fn() -> Dialing + Send + Sync>);
+
+impl Dialer {
+    pub(super) fn new<T>(config: Config, tls: T) -> Self
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::TlsConnect: Send,
+        T::Stream: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        Dialer(Arc::new(move || {
+            let (config, tls) = (config.clone(), tls.clone());
+            Box::pin(async move {
+                let (client, connection) = config.connect(tls).await?;
+                let task = tokio::spawn(async move {
+                    // Whoever uses the connection hears of it, too.
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "a connection to PostgreSQL ended");
+                    }
+                });
+                introduce(client, task).await
+            })
+        }))
+    }
+
+    pub(super) async fn dial(&self) -> Result<Connection, Error> {
+        (self.0)().await
+    }
+}
+
+/// Asks the server which of its processes serves this connection, and as whom.
+async fn introduce(client: Client, task: JoinHandle<()>) -> Result<Connection, Error> {
+    let row = client
+        .query_typed_one(
+            "SELECT pid, (extract(epoch FROM backend_start) * 1000000)::int8, \
+             current_user::text \
+             FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())",
+            &[],
+        )
+        .await;
+    match row {
+        Ok(row) => Ok(Connection {
+            client,
+            backend: Backend {
+                id: row.get(0),
+                started: row.get(1),
+            },
+            user: row.get(2),
+            task,
+        }),
+        Err(error) => {
+            task.abort();
+            Err(error)
+        }
+    }
+}
+
+impl Manager for Dialer {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection, Error> {
+        self.dial().await
+    }
+
+    async fn recycle(&self, held: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
+        if held.client.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        Ok(())
+    }
+}
+
+/// Some connections.
+pub(super) struct Connections {
+    pool: Pool<Dialer>,
+    what: &'static str,
+    max: usize,
+    patience: Duration,
+}
+
+impl Connections {
+    pub(super) fn new(
+        dialer: Dialer,
+        what: &'static str,
+        max: usize,
+        patience: Duration,
+    ) -> Connections {
+        let max = max.max(1);
+        let pool = Pool::builder(dialer)
+            .max_size(max)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(patience))
+            .create_timeout(Some(patience))
+            .build();
+        Connections {
+            pool: pool.expect("the timeouts have their runtime"),
+            what,
+            max,
+            patience,
+        }
+    }
+
+    pub(super) async fn lease(&self) -> Result<Lease, AcquireError> {
+        let seconds = self.patience.as_secs_f32();
+        match self.pool.get().await {
+            Ok(object) => Ok(Lease(Some(Box::new(object)))),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(AcquireError::Exhausted {
+                what: self.what,
+                max: self.max,
+                seconds,
+            }),
+            Err(PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)) => {
+                Err(AcquireError::Silent { seconds })
+            }
+            Err(PoolError::Backend(source)) => Err(AcquireError::Refused { source }),
+            Err(PoolError::Closed) => Err(AcquireError::Closed),
+            Err(PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)) => {
+                unreachable!("there is a runtime, and no hook")
+            }
+        }
+    }
+
+    /// Gives out no more connections, and closes those that nobody holds.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.pool.status())
+    }
+}
+
+/// A connection out of a pool. When it is dropped the connection is **closed**, since nobody knows
+/// what stands open on it; only [`release`](Self::release) and [`clean`](Self::clean) give it back.
+pub(super) struct Lease(Option<Box<Object<Dialer>>>);
+
+impl Lease {
+    /// Nothing is open on it, and its session is as it was.
+    pub(super) fn release(mut self) {
+        drop(self.0.take());
+    }
+
+    /// Nothing is open on it, but a service worked on it. Nobody waits for this.
+    pub(super) fn clean(self, patience: Duration) {
+        tokio::spawn(async move {
+            let cleaning = self.client.batch_execute(CLEAN);
+            if let Ok(Ok(())) = tokio::time::timeout(patience, cleaning).await {
+                self.release();
+            }
+        });
+    }
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        let held = self.0.as_ref();
+        held.expect("only what consumes the lease takes the connection out of it")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(*object));
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! From the work to the vote.
+
+use std::time::Duration;
+
+use paxos_commit::cluster::servers::ThrowawayPostgres;
+use paxos_commit::participant::ResourceManager;
+use paxos_commit::protocol::types::{ReadOnly, Request, Vote};
+use paxos_commit::resource::postgres::{BranchError, Isolation, RequestError, Work, WorkError};
+
+use super::support::{Base, branch, branch_of, pay, prepare, txn, vote};
+
+#[tokio::test]
+async fn what_is_prepared_commits_and_its_marker_proves_it() {
+    let base = Base::new("commits").await;
+    let postgres = base.open().await;
+    pay(&postgres, 1, "alice", -30).await;
+    assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
+    assert_eq!(base.names().await.len(), 1);
+    assert_eq!(base.balance("alice").await, 100);
+    let markers = "SELECT count(*) FROM paxos_commit.committed";
+    assert_eq!(base.count(markers).await, 0);
+    for _ in 0..2 {
+        postgres.commit(&branch(1)).await.unwrap();
+        assert_eq!(base.balance("alice").await, 70);
+        assert_eq!(base.count(markers).await, 1);
+    }
+    assert!(base.names().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_prepared_rolls_back_as_often_as_told_and_leaves_nothing() {
+    let base = Base::new("rolls_back").await;
+    let postgres = base.open().await;
+    pay(&postgres, 1, "alice", -30).await;
+    assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
+    for _ in 0..2 {
+        postgres.rollback(&branch(1)).await.unwrap();
+        assert!(base.names().await.is_empty());
+    }
+    assert_eq!(base.balance("alice").await, 100);
+    // Late: it is over.
+    assert_eq!(vote(&postgres, &branch(1), None).await, Vote::Aborted);
+    let error = postgres.commit(&branch(1)).await.unwrap_err();
+    assert!(matches!(error, BranchError::NoProof { .. }), "{error}");
+    // What was never there is rolled back, too.
+    postgres.rollback(&branch(2)).await.unwrap();
+    assert_eq!(vote(&postgres, &branch(2), None).await, Vote::Aborted);
+}
+
+#[tokio::test]
+async fn a_branch_is_prepared_once_and_in_one_instance() {
+    let base = Base::new("once").await;
+    let postgres = base.open().await;
+    pay(&postgres, 1, "alice", -30).await;
+    for _ in 0..3 {
+        assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
+    }
+    let mut other = branch(1);
+    other.id.roster = branch_of(9, 1).id.roster;
+    assert_eq!(vote(&postgres, &other, None).await, Vote::Aborted);
+    // To roll the other one back leaves this one alone.
+    postgres.rollback(&other).await.unwrap();
+    assert_eq!(base.names().await.len(), 1);
+    let error = postgres.work(txn(1)).await.unwrap_err();
+    assert!(matches!(error, WorkError::Ended(_)), "{error}");
+    postgres.commit(&branch(1)).await.unwrap();
+    assert_eq!(base.balance("alice").await, 70);
+}
+
+#[tokio::test]
+async fn who_only_read_lets_go_when_it_votes_where_that_is_allowed() {
+    let base = Base::new("read_only").await;
+    let serializable = base.options().isolation(Isolation::Serializable);
+    let postgres = base.open_with(serializable).await;
+    let read = |n| {
+        let postgres = postgres.clone();
+        async move {
+            let work = postgres.work(txn(n)).await.unwrap();
+            let sql = "SELECT sum(balance) FROM account";
+            work.client().query_one(sql, &[]).await.unwrap();
+        }
+    };
+    read(1).await;
+    for _ in 0..2 {
+        let voted = postgres.prepare(&branch(1), None, ReadOnly::Allowed).await;
+        assert_eq!(voted.unwrap(), Vote::ReadOnly);
+    }
+    assert!(base.names().await.is_empty());
+    assert_eq!(
+        base.count("SELECT count(*) FROM paxos_commit.committed")
+            .await,
+        0
+    );
+    // Where it is not allowed it stands prepared, and keeps what it has read.
+    read(2).await;
+    assert_eq!(prepare(&postgres, 2).await, Vote::Prepared);
+    assert_eq!(base.names().await.len(), 1);
+    postgres.commit(&branch(2)).await.unwrap();
+    postgres.commit(&branch(2)).await.unwrap();
+    // Who wrote is never let go, nor who locks a row to write it.
+    for (n, sql) in [
+        (3, "UPDATE account SET balance = 1"),
+        (4, "SELECT FROM account FOR UPDATE"),
+    ] {
+        let work = postgres.work(txn(n)).await.unwrap();
+        work.client().batch_execute(sql).await.unwrap();
+        drop(work);
+        let voted = postgres.prepare(&branch(n), None, ReadOnly::Allowed).await;
+        assert_eq!(voted.unwrap(), Vote::Prepared);
+        postgres.rollback(&branch(n)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_transaction_votes_to_abort_although_the_server_gives_no_error() {
+    let base = Base::new("failed").await;
+    let postgres = base.open().await;
+    pay(&postgres, 1, "alice", -30).await;
+    let work = postgres.work(txn(1)).await.unwrap();
+    work.client().batch_execute("SELECT 1/0").await.unwrap_err();
+    drop(work);
+    assert_eq!(prepare(&postgres, 1).await, Vote::Aborted);
+    // So does one whose caller did not wait for the error.
+    pay(&postgres, 2, "alice", -30).await;
+    let work = postgres.work(txn(2)).await.unwrap();
+    let slow = work
+        .client()
+        .batch_execute("SELECT pg_sleep(0.2); SELECT 1/0");
+    tokio::time::timeout(Duration::from_millis(20), slow)
+        .await
+        .unwrap_err();
+    drop(work);
+    assert_eq!(prepare(&postgres, 2).await, Vote::Aborted);
+    assert!(base.names().await.is_empty());
+    // An error up to a savepoint is none.
+    pay(&postgres, 3, "alice", -30).await;
+    let work = postgres.work(txn(3)).await.unwrap();
+    work.client().batch_execute("SAVEPOINT a").await.unwrap();
+    work.client().batch_execute("SELECT 1/0").await.unwrap_err();
+    work.client().batch_execute("ROLLBACK TO a").await.unwrap();
+    drop(work);
+    assert_eq!(prepare(&postgres, 3).await, Vote::Prepared);
+    postgres.commit(&branch(3)).await.unwrap();
+    assert_eq!(base.balance("alice").await, 70);
+}
+
+#[tokio::test]
+async fn work_that_ends_its_transaction_by_itself_is_noticed() {
+    let base = Base::new("ended_by_itself").await;
+    let postgres = base.open().await;
+    for (n, ends) in [
+        (1, "COMMIT"),
+        (2, "ROLLBACK"),
+        (3, "COMMIT; BEGIN"),
+        (4, "ROLLBACK AND CHAIN"),
+        (5, "PREPARE TRANSACTION 'somebody'; BEGIN"),
+        (6, "END; SELECT 1"),
+    ] {
+        pay(&postgres, n, "bob", 1).await;
+        let work = postgres.work(txn(n)).await.unwrap();
+        work.client().batch_execute(ends).await.unwrap();
+        drop(work);
+        if n == 5 {
+            // It is not the adapter's, which leaves it alone.
+            assert_eq!(base.names().await, ["somebody"]);
+            base.admin
+                .batch_execute("ROLLBACK PREPARED 'somebody'")
+                .await
+                .unwrap();
+        }
+        // Even if it goes on.
+        pay(&postgres, n, "alice", 0).await;
+        for read_only in [ReadOnly::Allowed, ReadOnly::Forbidden] {
+            let voted = postgres.prepare(&branch(n), None, read_only).await.unwrap();
+            assert_eq!(voted, Vote::Aborted, "{ends}");
+        }
+        assert!(base.names().await.is_empty(), "{ends}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_prepare_aborts() {
+    let base = Base::new("not_preparable").await;
+    let sql = "CREATE TABLE late (n int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+               CREATE ROLE clerk; GRANT ALL ON late TO clerk";
+    base.admin.batch_execute(sql).await.unwrap();
+    let postgres = base.open().await;
+    for (n, sql) in [
+        (1, "CREATE TEMP TABLE t (n int)"),
+        (2, "LISTEN news"),
+        (3, "NOTIFY news"),
+        (4, "INSERT INTO late VALUES (1), (1)"),
+        (5, "SET TRANSACTION READ ONLY"),
+        (6, "INSERT INTO late VALUES (6); SET ROLE clerk"),
+    ] {
+        let work = postgres.work(txn(n)).await.unwrap();
+        work.client().batch_execute(sql).await.unwrap();
+        drop(work);
+        assert_eq!(
+            vote(&postgres, &branch(n), None).await,
+            Vote::Aborted,
+            "{sql}"
+        );
+        assert!(base.names().await.is_empty(), "{sql}");
+    }
+    pay(&postgres, 7, "alice", -1).await;
+    assert_eq!(prepare(&postgres, 7).await, Vote::Prepared);
+    postgres.commit(&branch(7)).await.unwrap();
+    assert_eq!(base.count("SELECT count(*) FROM late").await, 0);
+}
+
+async fn take(work: Work, request: Request) -> Result<(), RequestError> {
+    if &*request.0 == b"panic" {
+        panic!("as the request says");
+    }
+    let sum: i64 = std::str::from_utf8(&request.0)?.parse()?;
+    let sql = "UPDATE account SET balance = balance - $1 WHERE name = 'alice' RETURNING balance";
+    let row = work.client().query_one(sql, &[&sum]).await?;
+    if row.get::<_, i64>(0) < 0 {
+        return Err("not enough money".into());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_runs_just_before_the_vote() {
+    let base = Base::new("requests").await;
+    let postgres = base.open_with(base.options().requests(take)).await;
+    let run = |n, text: &'static str| {
+        let postgres = postgres.clone();
+        async move { vote(&postgres, &branch(n), Some(Request(text.as_bytes().into()))).await }
+    };
+    assert_eq!(run(1, "30").await, Vote::Prepared);
+    postgres.commit(&branch(1)).await.unwrap();
+    assert_eq!(base.balance("alice").await, 70);
+    // After work of the service, in the same transaction.
+    pay(&postgres, 2, "alice", 40).await;
+    assert_eq!(run(2, "110").await, Vote::Prepared);
+    postgres.commit(&branch(2)).await.unwrap();
+    assert_eq!(base.balance("alice").await, 0);
+    for (n, refused) in [(3, "1"), (4, "no number")] {
+        assert_eq!(run(n, refused).await, Vote::Aborted, "{refused}");
+    }
+    // The participant takes a panic for an error.
+    let panicked = tokio::spawn(run(5, "panic")).await;
+    assert!(panicked.unwrap_err().is_panic());
+    postgres.rollback(&branch(5)).await.unwrap();
+    assert!(base.names().await.is_empty());
+    assert_eq!(run(6, "0").await, Vote::Prepared);
+    postgres.rollback(&branch(6)).await.unwrap();
+
+    let none = base.open().await;
+    let request = Some(Request(b"0".as_slice().into()));
+    assert_eq!(vote(&none, &branch(7), request).await, Vote::Aborted);
+}
+
+#[tokio::test]
+async fn a_prepare_does_not_wait_for_ever_for_who_works_on() {
+    let base = Base::new("works_on").await;
+    let short = base.options().acquire_max(Duration::from_millis(50));
+    let postgres = base.open_with(short).await;
+    pay(&postgres, 1, "alice", -1).await;
+    let held = postgres.work(txn(1)).await.unwrap();
+    let error = postgres
+        .prepare(&branch(1), None, ReadOnly::Forbidden)
+        .await;
+    let is_busy = matches!(error, Err(BranchError::Work(WorkError::Busy { .. })));
+    assert!(is_busy, "{error:?}");
+    postgres.rollback(&branch(1)).await.unwrap();
+    // Its lock is free although the service still holds its end.
+    base.admin
+        .batch_execute("UPDATE account SET balance = 1")
+        .await
+        .unwrap();
+    assert!(held.client().batch_execute("SELECT 1").await.is_err());
+}
+
+#[tokio::test]
+async fn without_room_for_one_more_a_branch_aborts_and_later_ones_do_not() {
+    let server = ThrowawayPostgres::start(&[("max_prepared_transactions", "2")])
+        .await
+        .unwrap();
+    let base = Base::on(&server, "no_room").await;
+    let postgres = base.open().await;
+    pay(&postgres, 1, "alice", -1).await;
+    assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
+    pay(&postgres, 2, "bob", -1).await;
+    assert_eq!(prepare(&postgres, 2).await, Vote::Prepared);
+    let work = postgres.work(txn(3)).await.unwrap();
+    let sql = "INSERT INTO account VALUES ('carol', 1)";
+    work.client().batch_execute(sql).await.unwrap();
+    drop(work);
+    let error = postgres
+        .prepare(&branch(3), None, ReadOnly::Forbidden)
+        .await;
+    assert!(matches!(error, Err(BranchError::Full)), "{error:?}");
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("max_prepared_transactions"), "{text}");
+    postgres.rollback(&branch(3)).await.unwrap();
+    postgres.commit(&branch(1)).await.unwrap();
+    // Without an operator.
+    let work = postgres.work(txn(4)).await.unwrap();
+    work.client().batch_execute(sql).await.unwrap();
+    drop(work);
+    assert_eq!(prepare(&postgres, 4).await, Vote::Prepared);
+    for n in [2, 4] {
+        postgres.commit(&branch(n)).await.unwrap();
+    }
+    assert_eq!(base.balance("carol").await, 1);
+}
