@@ -5,8 +5,12 @@
 //! | `embedded` | `embedded` (default) | a transactional key-value store in this process, on fjall |
 //! | `postgres` | `postgres` | a PostgreSQL server |
 //!
-//! What each of them must do is [`ResourceManager`](crate::participant::ResourceManager).
+//! What each of them must do is [`ResourceManager`](crate::participant::ResourceManager); the
+//! checklist, and a kit that checks it for a resource manager of your own, is in `conformance`
+//! (feature `conformance`).
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "postgres")]
