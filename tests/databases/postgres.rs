@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 mod cluster;
+mod conformance;
 mod connecting;
 mod faults;
 mod finishing;

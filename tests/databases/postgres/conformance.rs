@@ -1,0 +1,127 @@
+//! PostgreSQL keeps every rule of a resource manager.
+
+use paxos_commit::cluster::servers::ThrowawayPostgres;
+use paxos_commit::protocol::types::{Request, TxnId};
+use paxos_commit::resource::conformance::{Applied, Failure, Processes, Status, Subject, check};
+use paxos_commit::resource::postgres::{Options, Postgres, RequestError, Work};
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, NoTls};
+
+use super::support::{connect, until_done};
+
+/// Counters in a table, on a server of their own.
+struct Counters {
+    server: Mutex<ThrowawayPostgres>,
+    url: String,
+}
+
+const ADD: &str = "INSERT INTO counter AS held VALUES ($1, $2) \
+                   ON CONFLICT (name) DO UPDATE SET value = held.value + excluded.value";
+
+async fn run(work: Work, request: Request) -> Result<(), RequestError> {
+    let text = std::str::from_utf8(&request.0)?;
+    let (counter, amount) = text.split_once(' ').ok_or("expected two words")?;
+    let amount: i64 = amount.parse()?;
+    work.client().execute(ADD, &[&counter, &amount]).await?;
+    Ok(())
+}
+
+async fn value(client: &Client, counter: &str) -> Result<i64, Failure> {
+    let sql = "SELECT value FROM counter WHERE name = $1";
+    let row = client.query_opt(sql, &[&counter]).await?;
+    Ok(row.map_or(0, |row| row.get(0)))
+}
+
+impl Counters {
+    async fn admin(&self) -> Client {
+        connect(&self.url).await
+    }
+}
+
+impl Subject for Counters {
+    type Manager = Postgres;
+
+    async fn open(&self) -> Result<Postgres, Failure> {
+        let options = Options::new("local", "conformance").requests(run);
+        Ok(Postgres::connect(self.url.parse()?, NoTls, options).await?)
+    }
+
+    async fn kill(&self, manager: Postgres) -> Result<(), Failure> {
+        // All its sockets are closed; nothing more is said.
+        manager.close();
+        Ok(())
+    }
+
+    async fn crash_store(&self) -> Result<Applied, Failure> {
+        let mut server = self.server.lock().await;
+        server.kill();
+        server.restart().await?;
+        Ok(Applied::Done)
+    }
+
+    fn processes(&self) -> Processes {
+        Processes::Many
+    }
+
+    async fn add(
+        &self,
+        manager: &Postgres,
+        txn: TxnId,
+        counter: &str,
+        amount: i64,
+    ) -> Result<(), Failure> {
+        let work = manager.work(txn).await?;
+        work.client().execute(ADD, &[&counter, &amount]).await?;
+        Ok(())
+    }
+
+    async fn look(&self, manager: &Postgres, txn: TxnId, counter: &str) -> Result<i64, Failure> {
+        value(manager.work(txn).await?.client(), counter).await
+    }
+
+    async fn read(&self, _: &Postgres, counter: &str) -> Result<i64, Failure> {
+        value(&self.admin().await, counter).await
+    }
+
+    async fn lose_connection(&self, manager: &Postgres, txn: TxnId) -> Result<Applied, Failure> {
+        let work = manager.work(txn).await?;
+        let process = work.client().query_one("SELECT pg_backend_pid()", &[]);
+        let process: i32 = process.await?.get(0);
+        let sql = "SELECT pg_terminate_backend($1, 60000)";
+        self.admin().await.query_one(sql, &[&process]).await?;
+        Ok(Applied::Done)
+    }
+
+    fn request(&self, counter: &str, amount: i64) -> Option<Request> {
+        Some(Request(format!("{counter} {amount}").into_bytes().into()))
+    }
+
+    async fn markers(&self, _: &Postgres) -> Result<Option<u64>, Failure> {
+        let sql = "SELECT count(*) FROM paxos_commit.committed";
+        let row = self.admin().await.query_one(sql, &[]).await?;
+        Ok(Some(row.get::<_, i64>(0) as u64))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_keeps_every_rule() {
+    let settings = [
+        ("max_prepared_transactions", "100"),
+        ("max_connections", "300"),
+    ];
+    let server = ThrowawayPostgres::start(&settings).await.unwrap();
+    let url = server.url("postgres");
+    let counters = Counters {
+        server: Mutex::new(server),
+        url,
+    };
+    let sql = "CREATE TABLE counter (name text PRIMARY KEY, value int8 NOT NULL)";
+    let admin = counters.admin().await;
+    until_done(|| admin.batch_execute(sql)).await;
+    let report = check(&counters).await;
+    println!("{report}");
+    assert!(report.is_passed(), "{report}");
+    let mut skipped = report.findings.iter();
+    let skipped = skipped.find(|finding| matches!(finding.status, Status::NotApplicable(_)));
+    assert!(skipped.is_none(), "{report}");
+}
