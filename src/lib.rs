@@ -44,7 +44,7 @@
 //!
 //! Features: `embedded` (the embedded store), `cluster` (clusters in tests, a certificate authority)
 //! and `cli` (the binary) are on by default; `http` adds `/metrics`, `/livez` and `/readyz` to the
-//! binary.
+//! binary; with `postgres` a PostgreSQL server takes part.
 
 #[cfg(feature = "cluster")]
 pub mod cluster;

@@ -5,6 +5,7 @@ mod conformance;
 mod connecting;
 mod faults;
 mod finishing;
+mod metering;
 mod preparing;
 mod server;
 mod slow;

@@ -16,6 +16,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, Error, Socket};
 
 use super::error::AcquireError;
+use super::options::Options;
 
 /// What undoes whatever work may have left in its session. (Temporary tables and `LISTEN` cannot be
 /// left: `PREPARE TRANSACTION` refuses them.)
@@ -127,7 +128,8 @@ pub(super) struct Connections {
     pool: Pool<Dialer>,
     what: &'static str,
     max: usize,
-    patience: Duration,
+    acquire_max: Duration,
+    answer_max: Duration,
 }
 
 impl Connections {
@@ -135,33 +137,34 @@ impl Connections {
         dialer: Dialer,
         what: &'static str,
         max: usize,
-        patience: Duration,
+        options: &Options,
     ) -> Connections {
         let max = max.max(1);
         let pool = Pool::builder(dialer)
             .max_size(max)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(patience))
-            .create_timeout(Some(patience))
+            .wait_timeout(Some(options.acquire_max))
+            .create_timeout(Some(options.answer_max))
             .build();
         Connections {
             pool: pool.expect("the timeouts have their runtime"),
             what,
             max,
-            patience,
+            acquire_max: options.acquire_max,
+            answer_max: options.answer_max,
         }
     }
 
     pub(super) async fn lease(&self) -> Result<Lease, AcquireError> {
-        let seconds = self.patience.as_secs_f32();
         match self.pool.get().await {
             Ok(object) => Ok(Lease(Some(Box::new(object)))),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(AcquireError::Exhausted {
                 what: self.what,
                 max: self.max,
-                seconds,
+                seconds: self.acquire_max.as_secs_f32(),
             }),
             Err(PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)) => {
+                let seconds = self.answer_max.as_secs_f32();
                 Err(AcquireError::Silent { seconds })
             }
             Err(PoolError::Backend(source)) => Err(AcquireError::Refused { source }),

@@ -214,18 +214,14 @@ impl Postgres {
             options.idle_max.as_millis()
         ));
         let working = Dialer::new(server, tls);
-        let (patience, work_max) = (options.acquire_max, options.work_connections);
+        let (work_max, finish_max) = (options.work_connections, options.finish_connections);
+        let finishing = Connections::new(finishing, "commit and rollback", finish_max, &options);
         let postgres = Postgres {
             inner: Arc::new(Inner {
                 names,
                 requests: options.requests.clone(),
-                working: Connections::new(working, "work", work_max, patience),
-                finishing: Connections::new(
-                    finishing,
-                    "commit and rollback",
-                    options.finish_connections,
-                    patience,
-                ),
+                working: Connections::new(working, "work", work_max, &options),
+                finishing,
                 registry: Mutex::new(Registry::default()),
                 options,
             }),

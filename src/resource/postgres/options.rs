@@ -104,7 +104,7 @@ impl Options {
         self
     }
 
-    /// How long to wait for a free connection, or for whoever holds the one of the transaction.
+    /// How long to wait until somebody gives a connection back, or drops the one of the transaction.
     /// Usually 5 s.
     #[must_use]
     pub fn acquire_max(mut self, max: Duration) -> Self {
@@ -112,8 +112,8 @@ impl Options {
         self
     }
 
-    /// How long the server may take to answer the adapter's own statements (a service's own take as
-    /// long as they take). Usually 30 s.
+    /// How long the server may take to connect and to answer the adapter's own statements (a service's
+    /// own take as long as they take). Usually 30 s.
     #[must_use]
     pub fn answer_max(mut self, max: Duration) -> Self {
         self.answer_max = max;

@@ -185,6 +185,10 @@ async fn what_the_server_does_not_prepare_aborts() {
                CREATE ROLE clerk; GRANT ALL ON late TO clerk";
     base.admin.batch_execute(sql).await.unwrap();
     let postgres = base.open().await;
+    // So that nothing but the role itself is wrong with what it prepares.
+    let sql = "GRANT USAGE ON SCHEMA paxos_commit TO clerk;
+               GRANT ALL ON paxos_commit.committed TO clerk";
+    base.admin.batch_execute(sql).await.unwrap();
     for (n, sql) in [
         (1, "CREATE TEMP TABLE t (n int)"),
         (2, "LISTEN news"),

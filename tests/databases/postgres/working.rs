@@ -7,7 +7,7 @@ use paxos_commit::protocol::types::Vote;
 use paxos_commit::resource::postgres::{AcquireError, Isolation, WorkError};
 use tokio_postgres::error::SqlState;
 
-use super::support::{Base, branch, pay, prepare, txn, vote};
+use super::support::{Base, branch, pay, prepare, txn, until_done, vote};
 
 #[tokio::test]
 async fn all_calls_of_one_transaction_work_in_one_local_transaction() {
@@ -120,7 +120,8 @@ async fn work_does_not_keep_others_from_coming_to_their_end() {
     pay(&postgres, 1, "alice", -1).await;
     assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
     pay(&postgres, 2, "bob", -1).await;
-    let held = postgres.work(txn(3)).await.unwrap();
+    // A transaction that is prepared holds no connection any more; but it is cleaned first.
+    let held = until_done(|| postgres.work(txn(3))).await;
     let error = postgres.work(txn(4)).await.unwrap_err();
     let is_exhausted = matches!(
         &error,
@@ -131,8 +132,7 @@ async fn work_does_not_keep_others_from_coming_to_their_end() {
     postgres.commit(&branch(1)).await.unwrap();
     assert_eq!(base.balance("alice").await, 99);
     assert_eq!(prepare(&postgres, 2).await, Vote::Prepared);
-    // A transaction that is prepared holds no connection any more. It is cleaned first.
-    super::support::until_done(|| postgres.work(txn(4))).await;
+    until_done(|| postgres.work(txn(4))).await;
     postgres.rollback(&branch(2)).await.unwrap();
     drop(held);
 }
