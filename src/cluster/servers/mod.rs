@@ -7,6 +7,8 @@
 //!
 //! Database servers refuse to run as root: as root, they run as `nobody`.
 
+#[cfg(feature = "mariadb")]
+mod mariadb;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod process;
@@ -20,6 +22,8 @@ use std::{fs, io};
 
 use thiserror::Error;
 
+#[cfg(feature = "mariadb")]
+pub use mariadb::ThrowawayMariadb;
 #[cfg(feature = "postgres")]
 pub use postgres::ThrowawayPostgres;
 use process::ServerProcess;
