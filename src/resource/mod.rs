@@ -3,6 +3,7 @@
 //! | module | feature | what |
 //! |---|---|---|
 //! | `embedded` | `embedded` (default) | a transactional key-value store in this process, on fjall |
+//! | `mariadb` | `mariadb` | a MariaDB server, by XA |
 //! | `postgres` | `postgres` | a PostgreSQL server |
 //!
 //! What each of them must do is [`ResourceManager`](crate::participant::ResourceManager); the
@@ -13,5 +14,7 @@
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "mariadb")]
+pub mod mariadb;
 #[cfg(feature = "postgres")]
 pub mod postgres;

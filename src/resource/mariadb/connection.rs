@@ -1,0 +1,195 @@
+//! Connections, and the two pools that hold them.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{
+    Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, TimeoutType,
+};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Opts};
+use tokio::time::timeout;
+
+use super::error::AcquireError;
+
+/// A connection that was idle for longer is asked whether it lives before it is used.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// A connection, as the server knows it. Its id is used again after a restart of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Backend {
+    pub(super) id: u32,
+    /// When the server was started, in seconds, by its clock; one more or less is the same.
+    pub(super) server_started: i64,
+}
+
+impl Backend {
+    /// Whether both are connections of one run of the server.
+    pub(super) fn is_of_same_server(self, other: Backend) -> bool {
+        self.server_started.abs_diff(other.server_started) <= 1
+    }
+}
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) conn: Conn,
+    pub(super) backend: Backend,
+}
+
+/// Makes connections.
+pub(super) struct Dialer(pub(super) Opts);
+
+impl Manager for Dialer {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection, Error> {
+        let mut conn = Conn::new(self.0.clone()).await?;
+        let started: Option<i64> = conn
+            .query_first(
+                "SELECT CAST(UNIX_TIMESTAMP() - VARIABLE_VALUE AS SIGNED) \
+                 FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'UPTIME'",
+            )
+            .await?;
+        let backend = Backend {
+            id: conn.id(),
+            server_started: started.unwrap_or_default(),
+        };
+        Ok(Connection { conn, backend })
+    }
+
+    async fn recycle(&self, held: &mut Connection, metrics: &Metrics) -> RecycleResult<Error> {
+        if held.conn.is_disconnected() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        if metrics.last_used() > IDLE_MAX {
+            held.conn.ping().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Some connections.
+pub(super) struct Connections {
+    pool: Pool<Dialer>,
+    what: &'static str,
+    max: usize,
+    patience: Duration,
+}
+
+impl Connections {
+    pub(super) fn new(opts: Opts, what: &'static str, max: usize, patience: Duration) -> Self {
+        let max = max.max(1);
+        let pool = Pool::builder(Dialer(opts))
+            .max_size(max)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(patience))
+            .create_timeout(Some(patience))
+            .recycle_timeout(Some(patience))
+            .build();
+        Connections {
+            pool: pool.expect("the timeouts have their runtime"),
+            what,
+            max,
+            patience,
+        }
+    }
+
+    pub(super) async fn lease(&self) -> Result<Lease, AcquireError> {
+        let seconds = self.patience.as_secs_f32();
+        match self.pool.get().await {
+            Ok(object) => Ok(Lease(Some(object))),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(AcquireError::Exhausted {
+                what: self.what,
+                max: self.max,
+                seconds,
+            }),
+            Err(PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)) => {
+                Err(AcquireError::Silent { seconds })
+            }
+            Err(PoolError::Backend(source)) => Err(AcquireError::Refused { source }),
+            Err(PoolError::Closed) => Err(AcquireError::Closed),
+            Err(PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)) => {
+                unreachable!("there is a runtime, and no hook")
+            }
+        }
+    }
+
+    /// Whether whoever asks now must wait for somebody else.
+    pub(super) fn is_short(&self) -> bool {
+        let status = self.pool.status();
+        status.waiting > 0 || (status.size >= status.max_size && status.available == 0)
+    }
+
+    /// One was found dead: the server was restarted, and those that nobody holds are dead as well.
+    pub(super) fn drop_idle(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
+    /// Gives out no more connections, and closes those that nobody holds.
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.pool.status())
+    }
+}
+
+/// A connection out of a pool. When it is dropped the connection is **closed**, since nobody knows
+/// what stands open on it, nor whose answer comes next on it: a call that is cut short drops it. Only
+/// [`release`](Self::release) and [`clean`](Self::clean) give it back.
+pub(super) struct Lease(Option<Object<Dialer>>);
+
+impl Lease {
+    /// Nothing is open on it, and its session is as it was.
+    pub(super) fn release(mut self) {
+        drop(self.0.take());
+    }
+
+    /// Nothing is open on it, but a service worked on it. Nobody waits for this.
+    pub(super) fn clean(mut self, patience: Duration) {
+        tokio::spawn(async move {
+            if let Ok(Ok(true)) = timeout(patience, self.conn.reset()).await {
+                self.release();
+            }
+        });
+    }
+
+    /// Closes it in order. What stands prepared on it is everybody's a moment later.
+    pub(super) async fn hang_up(mut self, patience: Duration) {
+        if let Some(object) = self.0.take() {
+            let connection = Object::take(object);
+            // If that takes too long, it is closed without order.
+            let _ = timeout(patience, connection.conn.disconnect()).await;
+        }
+    }
+}
+
+const HELD: &str = "only what consumes the lease takes the connection out of it";
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0.as_ref().expect(HELD)
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0.as_mut().expect(HELD)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! What is done without the connection of the work: finish what stands prepared, look for it, prove
+//! commits and forget the proofs.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use mysql_async::Error;
+use mysql_async::prelude::Queryable;
+use tokio::time::sleep;
+
+use crate::participant::BranchId;
+use crate::protocol::types::{Branch, CommitId, Session};
+
+use super::Mariadb;
+use super::connection::{Backend, Lease};
+use super::error::{BranchError, code, code_of};
+use super::xid::{Process, Xid, hex};
+
+/// How many markers one transaction drops.
+pub const MARKERS_PER_DELETE: usize = 1_000;
+
+/// The pauses before something that is about to be over is looked at again.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// What a prepared branch comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Commit,
+    Rollback,
+}
+
+impl Ending {
+    fn sql(self, xid: &Xid) -> String {
+        match self {
+            Ending::Commit => format!("XA COMMIT {xid}"),
+            Ending::Rollback => format!("XA ROLLBACK {xid}"),
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Ending::Commit => "commit what is prepared",
+            Ending::Rollback => "roll back what is prepared",
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finished {
+    Done,
+    /// It does not stand prepared.
+    Missing,
+}
+
+impl Mariadb {
+    /// Ends a branch on the connection on which it was prepared. False if that broke.
+    pub(super) async fn finish_on(
+        &self,
+        mut lease: Lease,
+        ending: Ending,
+        branch: &BranchId,
+    ) -> Result<bool, BranchError> {
+        let names = &self.inner.names;
+        let sql = ending.sql(&names.xid(branch.id.txn, names.process));
+        match self
+            .answer(ending.what(), lease.conn.query_drop(sql))
+            .await?
+        {
+            Ok(()) => {
+                if ending == Ending::Rollback {
+                    self.force(&mut lease).await?;
+                }
+                lease.clean(self.options().answer_max);
+                Ok(true)
+            }
+            Err(error) => {
+                let code = code_of(&error);
+                tracing::warn!(%branch, %error, code, "not finished where it was prepared");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Ends a branch that no living session of the server has.
+    pub(super) async fn finish_anywhere(
+        &self,
+        ending: Ending,
+        branch: &BranchId,
+        process: Option<Process>,
+    ) -> Result<Finished, BranchError> {
+        let mut lease = self.inner.finishing.lease().await?;
+        let process = match process {
+            Some(process) => process,
+            None => match self.process_of(&mut lease, branch).await? {
+                Some(process) => process,
+                None => {
+                    lease.release();
+                    return Ok(Finished::Missing);
+                }
+            },
+        };
+        let xid = self.inner.names.xid(branch.id.txn, process);
+        let what = ending.what();
+        let finishing = lease.conn.query_drop(ending.sql(&xid));
+        let answer = self.answer(what, finishing).await?;
+        let finished = match (answer, ending) {
+            (Ok(()), Ending::Commit) => Finished::Done,
+            (Ok(()), Ending::Rollback) => {
+                self.force(&mut lease).await?;
+                Finished::Done
+            }
+            (Err(source), _) => match code_of(&source) {
+                Some(code::UNKNOWN_XID) => {
+                    if self.is_held(&mut lease, &xid).await? {
+                        lease.release();
+                        return Err(BranchError::Held(branch.clone()));
+                    }
+                    Finished::Missing
+                }
+                Some(
+                    code::ROLLED_BACK
+                    | code::ROLLED_BACK_BY_TIMEOUT
+                    | code::ROLLED_BACK_BY_DEADLOCK,
+                ) => {
+                    self.force(&mut lease).await?;
+                    if ending == Ending::Commit {
+                        return Err(BranchError::RolledBack(branch.clone()));
+                    }
+                    Finished::Done
+                }
+                Some(_) | None => return Err(BranchError::Server { what, source }),
+            },
+        };
+        lease.release();
+        Ok(finished)
+    }
+
+    /// Whether somebody has a branch of this name, in whatever state: who can take the name knows
+    /// that nobody does, and that nothing surfaces under it any more.
+    async fn is_held(&self, lease: &mut Lease, xid: &Xid) -> Result<bool, BranchError> {
+        let what = "say whether somebody has a branch";
+        let taking = lease.conn.query_drop(format!("XA START {xid}"));
+        match self.answer(what, taking).await? {
+            Ok(()) => {}
+            Err(error) if code_of(&error) == Some(code::DUPLICATE_XID) => return Ok(true),
+            Err(source) => return Err(BranchError::Server { what, source }),
+        }
+        let leaving = format!("XA END {xid}; XA ROLLBACK {xid}");
+        let left = self.answer(what, lease.conn.query_drop(leaving)).await?;
+        left.map_err(|source| BranchError::Server { what, source })?;
+        Ok(false)
+    }
+
+    /// Which process works, or has worked, for a branch. Its row says so as soon as it is written:
+    /// what is not committed shows to whoever reads at the lowest level, prepared branches after a
+    /// restart of the server included.
+    async fn process_of(
+        &self,
+        lease: &mut Lease,
+        branch: &BranchId,
+    ) -> Result<Option<Process>, BranchError> {
+        let what = "say who has prepared a branch";
+        let key = self.inner.names.key(branch);
+        let sql = format!(
+            "SELECT process FROM {} WHERE {key}",
+            self.inner.tables.branch
+        );
+        let asking = async {
+            // For the next statement only.
+            let dirty = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED";
+            lease.conn.query_drop(dirty).await?;
+            lease.conn.query_first::<Vec<u8>, _>(sql).await
+        };
+        let found = self.answer(what, asking).await?;
+        let found = found.map_err(|source| BranchError::Server { what, source })?;
+        Ok(found.and_then(|bytes| Some(Process(bytes.try_into().ok()?))))
+    }
+
+    /// A branch that is told to commit and is not prepared was committed before: there is its
+    /// marker, which the same transaction wrote, or it is settled (then it has had its outcome, or
+    /// it would still be prepared).
+    pub(super) async fn expect_committed(&self, branch: &BranchId) -> Result<(), BranchError> {
+        let (names, tables) = (&self.inner.names, &self.inner.tables);
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE {}) OR EXISTS (SELECT 1 FROM {} \
+             WHERE owner = X'{}' AND through >= X'{}')",
+            tables.branch,
+            names.key(branch),
+            tables.settled,
+            hex(&names.owner),
+            hex(&branch.id.to_be_bytes())
+        );
+        let what = "say whether it has committed";
+        let mut lease = self.inner.finishing.lease().await?;
+        let asking = lease.conn.query_first::<bool, _>(sql);
+        let found = self.answer(what, asking).await?;
+        let found = found.map_err(|source| BranchError::Server { what, source })?;
+        if found == Some(true) {
+            // InnoDB shows a commit before it has forced it to disk.
+            self.force(&mut lease).await?;
+            lease.release();
+            return Ok(());
+        }
+        lease.release();
+        let branch = branch.clone();
+        let error = BranchError::NoProof { branch };
+        tracing::error!("{error}");
+        Err(error)
+    }
+
+    /// Has the server's log forced to disk up to here, by a small commit. The server does not do so
+    /// for a rollback: without this, what was rolled back stands prepared again after a crash.
+    async fn force(&self, lease: &mut Lease) -> Result<(), BranchError> {
+        // Few rows, so that few wait for each other.
+        let sql = format!(
+            "INSERT INTO {} (slot, times) VALUES (CONNECTION_ID() % 64, 1) \
+             ON DUPLICATE KEY UPDATE times = times + 1",
+            self.inner.tables.forced
+        );
+        let what = "force its log to disk";
+        let forced = self.answer(what, lease.conn.query_drop(sql)).await?;
+        forced.map_err(|source| BranchError::Server { what, source })
+    }
+
+    /// The branches of this participant that stand prepared in this database.
+    pub(super) async fn standing(&self) -> Result<Vec<BranchId>, BranchError> {
+        let what = "list what stands prepared";
+        let mut lease = self.inner.finishing.lease().await?;
+        let answer = self.answer(what, self.list(&mut lease)).await?;
+        let found = answer.map_err(|source| BranchError::Server { what, source })?;
+        lease.release();
+        self.measure(&found);
+        Ok(found)
+    }
+
+    async fn list(&self, lease: &mut Lease) -> Result<Vec<BranchId>, Error> {
+        let (names, conn) = (&self.inner.names, &mut lease.conn);
+        // It lists the branches of everybody on this server.
+        let rows: Vec<(i64, u64, u64, Vec<u8>)> = conn.query("XA RECOVER").await?;
+        let xids = rows.iter().filter_map(|(format, gtrid, bqual, data)| {
+            names.parse((*format, *gtrid, *bqual), data)
+        });
+        let mut found = Vec::new();
+        for xid in xids {
+            // For the next statement only: what is prepared is not committed.
+            let dirty = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED";
+            conn.query_drop(dirty).await?;
+            let (table, rows) = (&self.inner.tables.branch, names.rows_of(&xid));
+            let sql = format!("SELECT commit_id, session FROM {table} WHERE {rows}");
+            let row: Option<(Vec<u8>, Vec<u8>)> = conn.query_first(sql).await?;
+            // Without a row it was rolled back since it was listed.
+            let branch = row.and_then(|(id, session)| {
+                let session = u64::from_be_bytes(session.try_into().ok()?);
+                Some(BranchId {
+                    id: CommitId::from_be_bytes(id.try_into().ok()?),
+                    branch: Branch {
+                        participant: names.participant.clone(),
+                        session: Session(session),
+                    },
+                })
+            });
+            found.extend(branch);
+        }
+        Ok(found)
+    }
+
+    /// Remembers since when each was seen.
+    fn measure(&self, standing: &[BranchId]) {
+        let now = Instant::now();
+        {
+            let mut seen = super::lock(&self.inner.seen);
+            let before = std::mem::take(&mut *seen);
+            for branch in standing {
+                let since = before.get(branch).copied().unwrap_or(now);
+                seen.insert(branch.clone(), since);
+            }
+        }
+        let participant = self.inner.names.participant.to_string();
+        let oldest = self.oldest_seen().unwrap_or_default().as_secs_f64();
+        metrics::gauge!("paxos_commit_mariadb_prepared", "participant" => participant.clone())
+            .set(standing.len() as f64);
+        metrics::gauge!("paxos_commit_mariadb_prepared_oldest_seconds", "participant" => participant)
+            .set(oldest);
+    }
+
+    pub(super) fn oldest_seen(&self) -> Option<Duration> {
+        let seen = super::lock(&self.inner.seen);
+        seen.values().map(Instant::elapsed).max()
+    }
+
+    /// Has the server end one of its connections, and returns when that is gone: what was not
+    /// prepared on it is rolled back, and what was is everybody's.
+    pub(super) async fn end_connection(&self, backend: Backend) -> Result<(), BranchError> {
+        let what = "end one of its connections";
+        let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
+        let look = format!(
+            "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {}",
+            backend.id
+        );
+        loop {
+            let mut lease = self.inner.finishing.lease().await?;
+            // After a restart of the server the id is somebody else's.
+            if !lease.backend.is_of_same_server(backend) {
+                lease.release();
+                return Ok(());
+            }
+            let asking = async {
+                if lease.conn.query_first::<u8, _>(&look).await?.is_none() {
+                    return Ok(true);
+                }
+                let kill = format!("KILL CONNECTION {}", backend.id);
+                match lease.conn.query_drop(kill).await {
+                    Err(error) if code_of(&error) == Some(code::NO_SUCH_THREAD) => Ok(true),
+                    answer => answer.map(|()| false),
+                }
+            };
+            let is_gone = self.answer(what, asking).await?;
+            let is_gone = is_gone.map_err(|source| BranchError::Server { what, source })?;
+            lease.release();
+            if is_gone {
+                return Ok(());
+            }
+            if begun.elapsed() > self.options().answer_max {
+                let connection = backend.id;
+                return Err(BranchError::Stays { connection });
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Moves the horizon, then drops the markers up to there: few at a time, each time in a
+    /// transaction of its own, and none that somebody has locked: those are of branches that stand
+    /// prepared.
+    pub(super) async fn drop_markers(&self, through: CommitId) -> Result<(), BranchError> {
+        let what = "forget the markers of settled commits";
+        let mut lease = self.inner.finishing.lease().await?;
+        let moved = self.answer(what, self.move_horizon(&mut lease, through));
+        let moved = moved.await?;
+        moved.map_err(|source| BranchError::Server { what, source })?;
+        loop {
+            let dropped = self.answer(what, self.drop_some(&mut lease, through));
+            let dropped = dropped.await?;
+            let dropped = dropped.map_err(|source| BranchError::Server { what, source })?;
+            if dropped < MARKERS_PER_DELETE {
+                lease.release();
+                return Ok(());
+            }
+        }
+    }
+
+    /// The horizon stands before the first marker goes, and never goes back.
+    async fn move_horizon(&self, lease: &mut Lease, through: CommitId) -> Result<(), Error> {
+        let (table, owner) = (&self.inner.tables.settled, hex(&self.inner.names.owner));
+        let sql = format!(
+            "INSERT INTO {table} (owner, through) VALUES (X'{owner}', X'{}') \
+             ON DUPLICATE KEY UPDATE through = GREATEST(through, VALUES(through))",
+            hex(&through.to_be_bytes())
+        );
+        lease.conn.query_drop(sql).await
+    }
+
+    async fn drop_some(&self, lease: &mut Lease, through: CommitId) -> Result<usize, Error> {
+        let (table, owner) = (&self.inner.tables.branch, hex(&self.inner.names.owner));
+        let conn = &mut lease.conn;
+        conn.query_drop("START TRANSACTION").await?;
+        let sql = format!(
+            "SELECT commit_id, session FROM {table} \
+             WHERE owner = X'{owner}' AND commit_id <= X'{}' \
+             ORDER BY commit_id, session LIMIT {MARKERS_PER_DELETE} FOR UPDATE SKIP LOCKED",
+            hex(&through.to_be_bytes())
+        );
+        let found: Vec<(Vec<u8>, Vec<u8>)> = conn.query(sql).await?;
+        // One key after another, so that no plan of the server's looks at a row that is not among
+        // them, and waits for its lock.
+        let sql = format!(
+            "DELETE FROM {table} WHERE owner = X'{owner}' AND commit_id = ? AND session = ?"
+        );
+        let dropped = found.len();
+        conn.exec_batch(sql, found).await?;
+        conn.query_drop("COMMIT").await?;
+        Ok(dropped)
+    }
+
+    /// The server's answer, if it comes in time; else the lease must not be given back.
+    async fn answer<T>(
+        &self,
+        what: &'static str,
+        asking: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Error>, BranchError> {
+        let answer = self.bounded(asking).await;
+        if let Some(Err(error)) = &answer
+            && error.is_fatal()
+        {
+            self.inner.finishing.drop_idle();
+        }
+        answer.ok_or_else(|| self.silent(what))
+    }
+
+    pub(super) fn silent(&self, what: &'static str) -> BranchError {
+        let seconds = self.options().answer_max.as_secs_f32();
+        BranchError::Silent { what, seconds }
+    }
+}

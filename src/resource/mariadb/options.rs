@@ -1,0 +1,165 @@
+//! How a database is opened.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::protocol::types::Request;
+
+use super::error::RequestError;
+use super::work::Work;
+
+type Handling = Pin<Box<dyn Future<Output = Result<(), RequestError>> + Send>>;
+
+/// Runs the request of a `Prepare`.
+pub(super) type RequestHandler = dyn Fn(Work, Request) -> Handling + Send + Sync;
+
+/// How isolated the work of one transaction is from others; see [isolation](super#isolation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Each statement sees what is committed when it begins.
+    ReadCommitted,
+    /// All statements that lock nothing see what was committed before the first. The server's own
+    /// default.
+    RepeatableRead,
+    /// Strict two-phase locking: whatever is read is locked.
+    Serializable,
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isolation::ReadCommitted => "READ COMMITTED",
+            Isolation::RepeatableRead => "REPEATABLE READ",
+            Isolation::Serializable => "SERIALIZABLE",
+        })
+    }
+}
+
+/// How a database takes part.
+#[derive(Clone)]
+pub struct Options {
+    pub(super) cluster: String,
+    pub(super) participant: String,
+    pub(super) isolation: Isolation,
+    pub(super) work_connections: usize,
+    pub(super) finish_connections: usize,
+    pub(super) acquire_max: Duration,
+    pub(super) answer_max: Duration,
+    pub(super) lock_max: Duration,
+    pub(super) idle_max: Duration,
+    pub(super) hold_max: Duration,
+    pub(super) requests: Option<Arc<RequestHandler>>,
+}
+
+impl Options {
+    /// The usual settings, for a participant of a cluster. Both names are those of the
+    /// participant's certificate; a digest of them stands in every xid.
+    pub fn new(cluster: impl Into<String>, participant: impl Into<String>) -> Self {
+        Options {
+            cluster: cluster.into(),
+            participant: participant.into(),
+            isolation: Isolation::Serializable,
+            work_connections: 16,
+            finish_connections: 4,
+            acquire_max: Duration::from_secs(5),
+            answer_max: Duration::from_secs(30),
+            lock_max: Duration::from_secs(5),
+            idle_max: Duration::from_secs(300),
+            hold_max: Duration::from_millis(250),
+            requests: None,
+        }
+    }
+
+    /// How isolated work is. Usually [`Serializable`](Isolation::Serializable).
+    #[must_use]
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// How many transactions can work at a time; each has a connection of its own until it is
+    /// prepared, and a little longer if no other needs it. Usually 16.
+    #[must_use]
+    pub fn work_connections(mut self, max: usize) -> Self {
+        self.work_connections = max;
+        self
+    }
+
+    /// How many connections there are, besides, to commit and roll back what is prepared: so work
+    /// cannot keep others from coming to their end. Usually 4.
+    #[must_use]
+    pub fn finish_connections(mut self, max: usize) -> Self {
+        self.finish_connections = max;
+        self
+    }
+
+    /// How long to wait for a free connection, or for whoever holds the one of the transaction.
+    /// Usually 5 s.
+    #[must_use]
+    pub fn acquire_max(mut self, max: Duration) -> Self {
+        self.acquire_max = max;
+        self
+    }
+
+    /// How long the server may take to answer the adapter's own statements (a service's own take as
+    /// long as they take). Usually 30 s.
+    #[must_use]
+    pub fn answer_max(mut self, max: Duration) -> Self {
+        self.answer_max = max;
+        self
+    }
+
+    /// How long a statement of the work waits for a lock (`innodb_lock_wait_timeout`, in whole
+    /// seconds). Usually 5 s. The server finds deadlocks within itself; those that go through several
+    /// participants only this ends.
+    #[must_use]
+    pub fn lock_max(mut self, max: Duration) -> Self {
+        self.lock_max = max;
+        self
+    }
+
+    /// After how long without a statement the server ends the work of a transaction
+    /// (`idle_transaction_timeout`, in whole seconds): for the case that this whole machine is gone
+    /// and the server does not notice. Usually 5 minutes; it must be longer than the participant's
+    /// [`work_max`](crate::participant::ParticipantBuilder::work_max).
+    #[must_use]
+    pub fn idle_max(mut self, max: Duration) -> Self {
+        self.idle_max = max;
+        self
+    }
+
+    /// How long a prepared branch keeps the connection on which it was prepared, since nobody else
+    /// can finish it while that lives. After that, or as soon as work waits for a connection, it is
+    /// closed, and any session can. Usually 250 ms.
+    #[must_use]
+    pub fn hold_max(mut self, max: Duration) -> Self {
+        self.hold_max = max;
+        self
+    }
+
+    /// What runs the requests that travel inside a prepare. Without it they abort.
+    ///
+    /// If the handler returns an error the branch aborts. It must drop its [`Work`] by the time it
+    /// returns; nobody else can work under the transaction by then.
+    #[must_use]
+    pub fn requests<F, R>(mut self, handler: F) -> Self
+    where
+        F: Fn(Work, Request) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), RequestError>> + Send + 'static,
+    {
+        self.requests = Some(Arc::new(move |work, request| {
+            Box::pin(handler(work, request))
+        }));
+        self
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Options({}/{})", self.cluster, self.participant)
+    }
+}
