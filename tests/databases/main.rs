@@ -2,4 +2,5 @@
 //! `mariadb-server`. Servers are started on folders of their own, and stopped.
 #![allow(clippy::unwrap_used)]
 
+mod mariadb;
 mod postgres;
