@@ -4,3 +4,4 @@
 
 mod mariadb;
 mod postgres;
+mod together;

@@ -1,0 +1,113 @@
+//! What a transaction over two databases costs, beside what the same databases take by themselves.
+//!
+//! `cargo bench --bench databases --features postgres,mariadb`; with `-- --test` a few transactions, to
+//! show that it runs. A row in PostgreSQL and a row in MariaDB change, on throw-away servers beside
+//! each other on this machine:
+//!
+//! | way | what |
+//! |---|---|
+//! | local | each database by itself: `BEGIN`, one `UPDATE`, `COMMIT` |
+//! | by hand | both: `PREPARE TRANSACTION` and `XA PREPARE` at the same time, then both commits; whoever drives it has no log, so a crash of his leaves both in doubt for ever |
+//! | paxos-commit | both, as participants of three coordinator replicas (F = 1), each a process: until the outcome is known, and until both have applied it |
+//!
+//! One after the other for latencies, sixteen at a time for throughput; each way a few rounds in turn,
+//! and of those the median.
+
+#[path = "support/applied.rs"]
+mod applied;
+#[path = "support/ways.rs"]
+mod ways;
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use ways::{Way, Ways};
+
+/// So many at a time, for throughput.
+const CONCURRENT: u32 = 16;
+
+fn main() {
+    let is_test = std::env::args().any(|argument| argument == "--test");
+    let (rounds, count) = if is_test { (1, 10) } else { (5, 400) };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let ways = Ways::open(folder.path(), CONCURRENT).await;
+        println!(
+            "                                      one at a time, ms      {CONCURRENT} at a time"
+        );
+        println!("way                                     p50      p99           per s");
+        let mut results = vec![Vec::new(); Way::ALL.len()];
+        for _ in 0..rounds {
+            for (way, results) in Way::ALL.into_iter().zip(&mut results) {
+                results.push(measure(&ways, way, count).await);
+            }
+        }
+        let mut medians = Vec::new();
+        for (way, results) in Way::ALL.into_iter().zip(&results) {
+            let p50 = median(results.iter().map(|result| result.p50));
+            let p99 = median(results.iter().map(|result| result.p99));
+            let rate = median(results.iter().map(|result| result.per_s));
+            println!(
+                "{:<36} {p50:>7.2}  {p99:>7.2}       {rate:>9.0}",
+                way.to_string()
+            );
+            medians.push((way, p50));
+        }
+        let of = |wanted| {
+            medians
+                .iter()
+                .find(|(way, _)| *way == wanted)
+                .map_or(0.0, |(_, p50)| *p50)
+        };
+        let by_hand = of(Way::ByHand);
+        println!(
+            "paxos-commit: p50 {:.2} x by hand until the outcome, {:.2} x until applied",
+            of(Way::Outcome) / by_hand,
+            of(Way::Applied) / by_hand
+        );
+        ways.close().await;
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+#[derive(Clone)]
+struct Measured {
+    p50: f64,
+    p99: f64,
+    per_s: f64,
+}
+
+async fn measure(ways: &Ways, way: Way, count: u32) -> Measured {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let start = Instant::now();
+        ways.go(way, 0).await;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    let start = Instant::now();
+    let mut workers = JoinSet::new();
+    for lane in 0..CONCURRENT {
+        let ways = ways.clone();
+        workers.spawn(async move {
+            for _ in 0..count.div_ceil(4) {
+                ways.go(way, lane).await;
+            }
+        });
+    }
+    workers.join_all().await;
+    let done = f64::from(CONCURRENT * count.div_ceil(4));
+    Measured {
+        p50: times[times.len() / 2],
+        p99: times[times.len() * 99 / 100],
+        per_s: done / start.elapsed().as_secs_f64(),
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

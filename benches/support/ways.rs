@@ -1,0 +1,261 @@
+//! The ways to change a row in each of two databases.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use paxos_commit::cluster::ProcessCluster;
+use paxos_commit::cluster::servers::{ThrowawayMariadb, ThrowawayPostgres};
+use paxos_commit::initiator::{Initiator, Outcome};
+use paxos_commit::participant::Participant;
+use paxos_commit::protocol::types::Request;
+use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
+use paxos_commit::resource::mariadb::mysql_async::{Conn, Opts};
+use paxos_commit::resource::mariadb::{self, Mariadb};
+use paxos_commit::resource::postgres::tokio_postgres::{self, Client, NoTls};
+use paxos_commit::resource::postgres::{self, Postgres};
+use paxos_commit::transport::Role;
+use tokio::sync::Mutex;
+
+use super::applied::{Telling, Waiting};
+
+const IN_POSTGRES: &str = "UPDATE account SET balance = balance + 1 WHERE id = $1";
+const IN_MARIADB: &str = "UPDATE account SET balance = balance + 1 WHERE id = ?";
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    LocalPostgres,
+    LocalMariadb,
+    ByHand,
+    Outcome,
+    Applied,
+}
+
+impl Way {
+    pub(crate) const ALL: [Way; 5] = [
+        Way::LocalPostgres,
+        Way::LocalMariadb,
+        Way::ByHand,
+        Way::Outcome,
+        Way::Applied,
+    ];
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Way::LocalPostgres => "local, PostgreSQL",
+            Way::LocalMariadb => "local, MariaDB",
+            Way::ByHand => "by hand, both",
+            Way::Outcome => "paxos-commit, until the outcome",
+            Way::Applied => "paxos-commit, until both applied it",
+        })
+    }
+}
+
+/// Databases with what uses them. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Ways {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    lanes: Vec<Mutex<Lane>>,
+    initiator: Initiator,
+    applied: Arc<Waiting>,
+    _participants: Vec<Participant>,
+    cluster: Mutex<Option<ProcessCluster>>,
+    // Last: whoever uses them goes first.
+    _servers: (ThrowawayPostgres, ThrowawayMariadb),
+}
+
+/// What one of many has for itself: connections, and a row in each database.
+struct Lane {
+    postgres: Client,
+    mariadb: Conn,
+    /// Counts what was done by hand, for names.
+    number: AtomicU64,
+}
+
+impl Ways {
+    /// Starts servers, replicas and services.
+    pub(crate) async fn open(folder: &Path, lanes: u32) -> Ways {
+        let settings = [("max_prepared_transactions", "100")];
+        let postgres = ThrowawayPostgres::start(&settings)
+            .await
+            .expect("PostgreSQL");
+        let mariadb = ThrowawayMariadb::start(&[]).await.expect("MariaDB");
+        let urls = [
+            postgres.url("postgres"),
+            mariadb.url(ThrowawayMariadb::DATABASE),
+        ];
+        let mut open = Vec::new();
+        for _ in 0..lanes {
+            open.push(Mutex::new(Lane::open(&urls).await));
+        }
+        open[0].lock().await.create(lanes).await;
+
+        let program = env!("CARGO_BIN_EXE_paxos-commit").into();
+        let name = "bench".parse().expect("a name");
+        let folder = folder.join("cluster");
+        let mut cluster = ProcessCluster::create(program, &folder, name, 3).expect("a cluster");
+        cluster.start_all().expect("replicas");
+        let access = |role| cluster.issue(role).expect("an identity").1;
+        let applied = Arc::new(Waiting::default());
+        let options = postgres::Options::new("bench", "postgres").requests(in_postgres);
+        let server = urls[0].parse().expect("an address");
+        let manager = Postgres::connect(server, NoTls, options.work_connections(lanes as usize));
+        let manager = Telling::new(manager.await.expect("PostgreSQL"), &applied);
+        let role = Role::Participant("postgres".parse().expect("a name"));
+        let first = Participant::builder(access(role)).connect(manager).await;
+        let options = mariadb::Options::new("bench", "mariadb").requests(in_mariadb);
+        let server = Opts::from_url(&urls[1]).expect("an address");
+        let manager = Mariadb::connect(server, options.work_connections(lanes as usize));
+        let manager = Telling::new(manager.await.expect("MariaDB"), &applied);
+        let role = Role::Participant("mariadb".parse().expect("a name"));
+        let second = Participant::builder(access(role)).connect(manager).await;
+        let role = Role::Initiator("bench".parse().expect("a name"));
+        let initiator = Initiator::builder(access(role)).connect().await;
+        Ways {
+            inner: Arc::new(Inner {
+                lanes: open,
+                initiator: initiator.expect("an initiator"),
+                applied,
+                _participants: vec![first.expect("a service"), second.expect("a service")],
+                cluster: Mutex::new(Some(cluster)),
+                _servers: (postgres, mariadb),
+            }),
+        }
+    }
+
+    /// Changes the rows of a lane.
+    pub(crate) async fn go(&self, way: Way, lane: u32) {
+        let id = i64::from(lane);
+        match way {
+            Way::LocalPostgres => self.lane(lane).lock().await.in_postgres(id).await,
+            Way::LocalMariadb => self.lane(lane).lock().await.in_mariadb(id).await,
+            Way::ByHand => self.lane(lane).lock().await.by_hand(id).await,
+            Way::Outcome | Way::Applied => self.commit(way, id).await,
+        }
+    }
+
+    fn lane(&self, lane: u32) -> &Mutex<Lane> {
+        &self.inner.lanes[lane as usize]
+    }
+
+    async fn commit(&self, way: Way, id: i64) {
+        let mut txn = self.inner.initiator.begin().await.expect("begun");
+        for name in ["postgres", "mariadb"] {
+            let named = txn.request(name, id.to_le_bytes()).await;
+            named.expect("connected");
+        }
+        let applied = self.inner.applied.wait_for(txn.id());
+        assert_eq!(txn.commit().await, Ok(Outcome::Committed));
+        if way == Way::Applied {
+            applied.both().await;
+        }
+    }
+
+    /// Ends the replicas in order.
+    pub(crate) async fn close(&self) {
+        let cluster = self.inner.cluster.lock().await.take();
+        cluster
+            .expect("closed once")
+            .stop()
+            .await
+            .expect("stopped in order");
+    }
+}
+
+impl Lane {
+    async fn open([postgres, mariadb]: &[String; 2]) -> Lane {
+        let connecting = tokio_postgres::connect(postgres, NoTls).await;
+        let (client, connection) = connecting.expect("PostgreSQL");
+        tokio::spawn(connection);
+        let opts = Opts::from_url(mariadb).expect("an address");
+        Lane {
+            postgres: client,
+            mariadb: Conn::new(opts).await.expect("MariaDB"),
+            number: AtomicU64::new(0),
+        }
+    }
+
+    async fn create(&mut self, rows: u32) {
+        let row = |id| format!("({id}, 0)");
+        let rows: Vec<String> = (0..rows).map(row).collect();
+        let table = "CREATE TABLE account (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL)";
+        let fill = format!("INSERT INTO account VALUES {}", rows.join(", "));
+        for sql in [table, &fill] {
+            self.postgres.batch_execute(sql).await.expect("a table");
+            self.mariadb.query_drop(sql).await.expect("a table");
+        }
+    }
+
+    async fn in_postgres(&mut self, id: i64) {
+        let db = &self.postgres;
+        db.batch_execute("BEGIN").await.expect("begun");
+        db.execute(IN_POSTGRES, &[&id]).await.expect("a row");
+        db.batch_execute("COMMIT").await.expect("committed");
+    }
+
+    async fn in_mariadb(&mut self, id: i64) {
+        let db = &mut self.mariadb;
+        db.query_drop("BEGIN").await.expect("begun");
+        db.exec_drop(IN_MARIADB, (id,)).await.expect("a row");
+        db.query_drop("COMMIT").await.expect("committed");
+    }
+
+    async fn by_hand(&mut self, id: i64) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let name = format!("hand-{id}-{number}");
+        let (postgres, mariadb) = (&self.postgres, &mut self.mariadb);
+        let first = async {
+            postgres.batch_execute("BEGIN").await?;
+            postgres.execute(IN_POSTGRES, &[&id]).await?;
+            postgres
+                .batch_execute(&format!("PREPARE TRANSACTION '{name}'"))
+                .await
+        };
+        let second = async {
+            mariadb.query_drop(format!("XA START '{name}'")).await?;
+            mariadb.exec_drop(IN_MARIADB, (id,)).await?;
+            mariadb.query_drop(format!("XA END '{name}'")).await?;
+            mariadb.query_drop(format!("XA PREPARE '{name}'")).await
+        };
+        let (in_postgres, in_mariadb) = tokio::join!(first, second);
+        in_postgres.expect("prepared");
+        in_mariadb.expect("prepared");
+        let (commit, xa_commit) = (
+            format!("COMMIT PREPARED '{name}'"),
+            format!("XA COMMIT '{name}'"),
+        );
+        let (in_postgres, in_mariadb) = tokio::join!(
+            postgres.batch_execute(&commit),
+            mariadb.query_drop(xa_commit)
+        );
+        in_postgres.expect("committed");
+        in_mariadb.expect("committed");
+    }
+}
+
+fn row(request: &Request) -> i64 {
+    let bytes = request.0.as_ref().try_into();
+    i64::from_le_bytes(bytes.expect("eight bytes"))
+}
+
+async fn in_postgres(work: postgres::Work, request: Request) -> Result<(), postgres::RequestError> {
+    work.client()
+        .execute(IN_POSTGRES, &[&row(&request)])
+        .await?;
+    Ok(())
+}
+
+async fn in_mariadb(
+    mut work: mariadb::Work,
+    request: Request,
+) -> Result<(), mariadb::RequestError> {
+    work.execute(IN_MARIADB, (row(&request),)).await?;
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! Both databases in one transaction, and everything that can be gone.
+
+mod outages;
+mod scene;
+mod steps;
+mod tap;
