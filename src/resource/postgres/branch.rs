@@ -166,7 +166,7 @@ impl Postgres {
                 (Vote::ReadOnly, Some(End::ReadOnly))
             }
             (Wrote::Nothing, ReadOnly::Forbidden) | (Wrote::Something, _) => {
-                self.prepare_on(&work, seat, branch).await?;
+                self.prepare_on(&work, branch).await?;
                 (Vote::Prepared, None)
             }
         };
@@ -225,12 +225,7 @@ impl Postgres {
 
     /// Writes the marker, prepares, and looks whether it stands prepared: in one go, since the
     /// server takes one after the other, and what follows an error does nothing.
-    async fn prepare_on(
-        &self,
-        work: &Work,
-        seat: &Seat,
-        branch: &BranchId,
-    ) -> Result<(), Unprepared> {
+    async fn prepare_on(&self, work: &Work, branch: &BranchId) -> Result<(), Unprepared> {
         let name = self.inner.names.name_of(branch);
         let insert = format!("INSERT INTO {}.committed VALUES ($1)", self.schema());
         let prepare = format!("PREPARE TRANSACTION '{name}'");
@@ -239,7 +234,6 @@ impl Postgres {
                     WHERE gid = $1 AND database = pg_catalog.current_database()";
         let client = work.client();
         let parameter = [(&name as _, Type::TEXT)];
-        seat.ask();
         let all = async {
             tokio::join!(
                 biased;
@@ -279,17 +273,11 @@ impl Postgres {
     async fn undo(&self, branch: &BranchId) -> Result<Finished, BranchError> {
         self.expect_ours(branch)?;
         let seat = self.registry().roll_back(branch);
-        let finished = match seat {
-            Some(seat) => {
-                self.roll_back_at(&seat).await?;
-                match seat.is_asked() {
-                    true => self.finish(Ending::Rollback, branch).await?,
-                    // This session alone prepares it, and never tried.
-                    false => Finished::Missing,
-                }
-            }
-            None => self.finish(Ending::Rollback, branch).await?,
-        };
+        if let Some(seat) = seat {
+            self.roll_back_at(&seat).await?;
+        }
+        // Also if nobody here has prepared it: another session of this participant may have.
+        let finished = self.finish(Ending::Rollback, branch).await?;
         self.registry().ended(branch, End::Over);
         Ok(finished)
     }

@@ -174,8 +174,9 @@ pub enum BranchError {
     },
     /// The server prepares no more at a time.
     #[error(
-        "the server has no room for one more prepared transaction: finish those that stand prepared \
-         (see pg_prepared_xacts), or raise max_prepared_transactions and restart it"
+        "the server has no room for one more prepared transaction [53200]: finish those that stand \
+         prepared (see pg_prepared_xacts), or raise max_prepared_transactions and restart it; if \
+         there are fewer than that, it has run out of memory"
     )]
     Full,
     /// The server did not answer, so nobody knows what it did.

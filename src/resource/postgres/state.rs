@@ -25,8 +25,6 @@ pub(super) struct Seat {
     pub(super) backend: OnceLock<Backend>,
     /// Nobody is to work here any more.
     is_over: AtomicBool,
-    /// `PREPARE TRANSACTION` was sent, or may have been.
-    is_asked: AtomicBool,
 }
 
 /// The place of the connection.
@@ -46,7 +44,6 @@ impl Seat {
             slot: Arc::new(Mutex::new(Slot::Empty)),
             backend: OnceLock::new(),
             is_over: AtomicBool::new(false),
-            is_asked: AtomicBool::new(false),
         })
     }
 
@@ -56,14 +53,6 @@ impl Seat {
 
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn ask(&self) {
-        self.is_asked.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn is_asked(&self) -> bool {
-        self.is_asked.load(Ordering::SeqCst)
     }
 }
 
@@ -154,7 +143,9 @@ impl Registry {
     }
 
     /// A branch is to be rolled back: where its work is, if there is any here. It stays until
-    /// [`ended`](Self::ended), so that a rollback which fails can be tried again.
+    /// [`ended`](Self::ended), so that a rollback which fails can be tried again. (Work that was
+    /// never asked to prepare has no session so far. If the branch is another session's, then the
+    /// work goes with it: its transaction aborts.)
     pub(super) fn roll_back(&mut self, branch: &BranchId) -> Option<Arc<Seat>> {
         let standing = self.standing.get_mut(&branch.id.txn)?;
         match &standing.stage {

@@ -202,6 +202,22 @@ async fn what_is_forgotten_is_rolled_back_if_it_stands_prepared() {
 }
 
 #[tokio::test]
+async fn a_rollback_for_another_session_reaches_its_branch_though_this_one_works_there_too() {
+    let base = Base::new("same_transaction").await;
+    let (first, second) = (base.open().await, base.open().await);
+    for (n, name) in [(1, "alice"), (2, "bob")] {
+        pay(&first, n, name, -1).await;
+        assert_eq!(prepare(&first, n).await, Vote::Prepared);
+        second.work(txn(n)).await.unwrap();
+    }
+    second.rollback(&branch(1)).await.unwrap();
+    assert_eq!(ids_in_doubt(&second).await, [branch(2).id]);
+    let expired = second.expire(&branch(2)).await.unwrap();
+    assert_eq!(expired, Expiry::RolledBack);
+    assert!(base.names().await.is_empty());
+}
+
+#[tokio::test]
 async fn many_sessions_finish_one_branch_at_the_same_time() {
     let base = Base::new("many_finishers").await;
     let mut sessions = Vec::new();
