@@ -1,18 +1,25 @@
 //! Branches: prepare, commit, roll back, and what is asked about them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
+use tokio::time::sleep;
 
 use crate::participant::{BranchId, Expiry, ResourceManager};
 use crate::protocol::participant::{InDoubt, Owner};
 use crate::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
 
-use super::connection::Lease;
+use super::connection::{Backend, Lease};
 use super::error::{BranchError, Refusal, WorkError};
-use super::finishing::{Ending, Finished};
+use super::finishing::{Ending, Finished, PAUSE_MAX, PAUSE_MIN};
 use super::state::{Known, Preparing, Seat, Slot};
+use super::xid::Process;
 use super::{Mariadb, Prepared};
+
+/// For how long a session of the server may have a branch before that is an error, to be tried
+/// again.
+const HELD_MAX: Duration = Duration::from_secs(1);
 
 /// Why a branch is not prepared.
 enum Unprepared {
@@ -177,10 +184,11 @@ impl Mariadb {
         let names = &self.inner.names;
         let (xid, row) = (names.xid(seat.txn, names.process), names.values(branch));
         let table = &self.inner.tables.branch;
+        let Backend { id, server_started } = lease.backend;
         // Outside of the branch the row would be committed at once, and prove what never was.
         let sql = format!(
-            "INSERT INTO {table} (owner, commit_id, session, process) \
-             SELECT {row} FROM DUAL WHERE @@in_transaction = 1; XA END {xid}; XA PREPARE {xid}"
+            "INSERT INTO {table} (owner, commit_id, session, process, connection, server_started) \
+             SELECT {row}, {id}, {server_started} FROM DUAL WHERE @@in_transaction = 1; XA END {xid}; XA PREPARE {xid}"
         );
         seat.ask();
         let preparing = async {
@@ -218,7 +226,7 @@ impl Mariadb {
         }
         let inner = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
-            tokio::time::sleep(hold_max).await;
+            sleep(hold_max).await;
             let held = inner.upgrade().and_then(|inner| {
                 let mut registry = super::lock(&inner.registry);
                 registry.hand_over(txn)
@@ -243,6 +251,24 @@ impl Mariadb {
             Known::No => None,
         };
         self.finish_anywhere(ending, branch, process).await
+    }
+
+    /// Ends a branch on any connection. One that is being handed over is there a moment later.
+    async fn finish_anywhere(
+        &self,
+        ending: Ending,
+        branch: &BranchId,
+        process: Option<Process>,
+    ) -> Result<Finished, BranchError> {
+        let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
+        loop {
+            match self.try_finish(ending, branch, process).await {
+                Err(BranchError::Held(_)) if begun.elapsed() < HELD_MAX => {}
+                ended => return ended,
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
     }
 
     /// Rolls a branch back, wherever it stands.

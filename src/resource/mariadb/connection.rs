@@ -26,6 +26,12 @@ pub(super) struct Backend {
 }
 
 impl Backend {
+    /// What tells whether it lives. A user sees his own connections.
+    pub(super) fn sql(self) -> String {
+        let id = self.id;
+        format!("SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {id}")
+    }
+
     /// Whether both are connections of one run of the server.
     pub(super) fn is_of_same_server(self, other: Backend) -> bool {
         self.server_started.abs_diff(other.server_started) <= 1

@@ -235,6 +235,15 @@ pub enum BranchError {
         /// Its id.
         connection: u32,
     },
+    /// The server said that it has ended the branch, and has not.
+    #[error(
+        "the server has answered that {branch} has ended, and it has not: nobody can finish it now, \
+         and it keeps its locks, until the server is restarted; restart it"
+    )]
+    NotEnded {
+        /// The branch.
+        branch: BranchId,
+    },
     /// The server rolled back what it had prepared.
     #[error(
         "{0} is to be committed, and the server has rolled it back after it was prepared: by hand, or \

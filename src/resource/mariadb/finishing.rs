@@ -20,8 +20,18 @@ use super::xid::{Process, Xid, hex};
 pub const MARKERS_PER_DELETE: usize = 1_000;
 
 /// The pauses before something that is about to be over is looked at again.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-const PAUSE_MAX: Duration = Duration::from_millis(100);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(1);
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How long the server may take to hand a branch over, once its session is gone from the list. (It
+/// takes microseconds: without any pause none of 8,000 tries came too early.)
+const HANDED_OVER: Duration = Duration::from_millis(50);
+
+/// What a branch's row says besides its name.
+struct Row {
+    process: Process,
+    backend: Backend,
+}
 
 /// What a prepared branch comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,16 +94,38 @@ impl Mariadb {
     }
 
     /// Ends a branch that no living session of the server has.
-    pub(super) async fn finish_anywhere(
+    ///
+    /// The server hands a branch over in two steps when its session ends: first everybody can finish
+    /// it, and only then InnoDB knows that. Who comes in between is told that the branch has ended,
+    /// and nothing has happened. So this waits until the session is gone, and looks afterwards.
+    pub(super) async fn try_finish(
         &self,
         ending: Ending,
         branch: &BranchId,
-        process: Option<Process>,
+        known: Option<Process>,
     ) -> Result<Finished, BranchError> {
         let mut lease = self.inner.finishing.lease().await?;
-        let process = match process {
-            Some(process) => process,
-            None => match self.process_of(&mut lease, branch).await? {
+        let process = match self.row_of(&mut lease, branch).await? {
+            // Its connection may have other work by now.
+            Some(_) if self.is_committed(&mut lease, branch).await? => {
+                lease.release();
+                return Ok(Finished::Missing);
+            }
+            Some(row) => {
+                let is_after_restart = !lease.backend.is_of_same_server(row.backend);
+                if !is_after_restart {
+                    let lives = self.lives(&mut lease, row.backend).await?;
+                    lease.release();
+                    if lives {
+                        return Err(BranchError::Held(branch.clone()));
+                    }
+                    sleep(HANDED_OVER).await;
+                    lease = self.inner.finishing.lease().await?;
+                }
+                row.process
+            }
+            None => match known {
+                // What it sent may still be on its way.
                 Some(process) => process,
                 None => {
                     lease.release();
@@ -104,14 +136,9 @@ impl Mariadb {
         let xid = self.inner.names.xid(branch.id.txn, process);
         let what = ending.what();
         let finishing = lease.conn.query_drop(ending.sql(&xid));
-        let answer = self.answer(what, finishing).await?;
-        let finished = match (answer, ending) {
-            (Ok(()), Ending::Commit) => Finished::Done,
-            (Ok(()), Ending::Rollback) => {
-                self.force(&mut lease).await?;
-                Finished::Done
-            }
-            (Err(source), _) => match code_of(&source) {
+        let finished = match self.answer(what, finishing).await? {
+            Ok(()) => Finished::Done,
+            Err(source) => match code_of(&source) {
                 Some(code::UNKNOWN_XID) => {
                     if self.is_held(&mut lease, &xid).await? {
                         lease.release();
@@ -123,18 +150,78 @@ impl Mariadb {
                     code::ROLLED_BACK
                     | code::ROLLED_BACK_BY_TIMEOUT
                     | code::ROLLED_BACK_BY_DEADLOCK,
-                ) => {
-                    self.force(&mut lease).await?;
-                    if ending == Ending::Commit {
-                        return Err(BranchError::RolledBack(branch.clone()));
-                    }
-                    Finished::Done
+                ) if ending == Ending::Commit => {
+                    return Err(BranchError::RolledBack(branch.clone()));
                 }
+                Some(
+                    code::ROLLED_BACK
+                    | code::ROLLED_BACK_BY_TIMEOUT
+                    | code::ROLLED_BACK_BY_DEADLOCK,
+                ) => Finished::Done,
                 Some(_) | None => return Err(BranchError::Server { what, source }),
             },
         };
+        self.expect_ended(&mut lease, ending, branch, finished)
+            .await?;
+        if ending == Ending::Rollback {
+            self.force(&mut lease).await?;
+        }
         lease.release();
         Ok(finished)
+    }
+
+    /// Looks whether the server did what it said: a row that is there and not committed is of a
+    /// branch that still stands.
+    async fn expect_ended(
+        &self,
+        lease: &mut Lease,
+        ending: Ending,
+        branch: &BranchId,
+        finished: Finished,
+    ) -> Result<(), BranchError> {
+        // Whether it has committed before, is asked later.
+        if (ending, finished) == (Ending::Commit, Finished::Missing) {
+            return Ok(());
+        }
+        let is_ended = match (self.is_committed(lease, branch).await?, ending) {
+            (true, _) => true,
+            (false, Ending::Commit) => false,
+            (false, Ending::Rollback) => self.row_of(lease, branch).await?.is_none(),
+        };
+        match is_ended {
+            true => Ok(()),
+            false => {
+                let branch = branch.clone();
+                let error = BranchError::NotEnded { branch };
+                tracing::error!("{error}");
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the branch's row is committed: then the branch is.
+    async fn is_committed(
+        &self,
+        lease: &mut Lease,
+        branch: &BranchId,
+    ) -> Result<bool, BranchError> {
+        let (table, key) = (&self.inner.tables.branch, self.inner.names.key(branch));
+        let what = "say whether a branch has committed";
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {key})");
+        let found = self.answer(what, lease.conn.query_first::<bool, _>(sql));
+        let found = found.await?;
+        let found = found.map_err(|source| BranchError::Server { what, source })?;
+        Ok(found == Some(true))
+    }
+
+    /// Whether a connection of this run of the server lives.
+    async fn lives(&self, lease: &mut Lease, backend: Backend) -> Result<bool, BranchError> {
+        let what = "say whether one of its connections lives";
+        let look = backend.sql();
+        let found = self.answer(what, lease.conn.query_first::<u8, _>(look));
+        let found = found.await?;
+        let found = found.map_err(|source| BranchError::Server { what, source })?;
+        Ok(found.is_some())
     }
 
     /// Whether somebody has a branch of this name, in whatever state: who can take the name knows
@@ -153,29 +240,30 @@ impl Mariadb {
         Ok(false)
     }
 
-    /// Which process works, or has worked, for a branch. Its row says so as soon as it is written:
-    /// what is not committed shows to whoever reads at the lowest level, prepared branches after a
-    /// restart of the server included.
-    async fn process_of(
+    /// Who works, or has worked, for a branch. Its row says so as soon as it is written: what is not
+    /// committed shows to whoever reads at the lowest level, prepared branches after a restart of
+    /// the server included.
+    async fn row_of(
         &self,
         lease: &mut Lease,
         branch: &BranchId,
-    ) -> Result<Option<Process>, BranchError> {
+    ) -> Result<Option<Row>, BranchError> {
         let what = "say who has prepared a branch";
-        let key = self.inner.names.key(branch);
-        let sql = format!(
-            "SELECT process FROM {} WHERE {key}",
-            self.inner.tables.branch
-        );
+        let (table, key) = (&self.inner.tables.branch, self.inner.names.key(branch));
+        let sql = format!("SELECT process, connection, server_started FROM {table} WHERE {key}");
         let asking = async {
             // For the next statement only.
             let dirty = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED";
             lease.conn.query_drop(dirty).await?;
-            lease.conn.query_first::<Vec<u8>, _>(sql).await
+            lease.conn.query_first::<(Vec<u8>, u32, i64), _>(sql).await
         };
         let found = self.answer(what, asking).await?;
         let found = found.map_err(|source| BranchError::Server { what, source })?;
-        Ok(found.and_then(|bytes| Some(Process(bytes.try_into().ok()?))))
+        Ok(found.and_then(|(process, id, server_started)| {
+            let process = Process(process.try_into().ok()?);
+            let backend = Backend { id, server_started };
+            Some(Row { process, backend })
+        }))
     }
 
     /// A branch that is told to commit and is not prepared was committed before: there is its
@@ -295,10 +383,7 @@ impl Mariadb {
     pub(super) async fn end_connection(&self, backend: Backend) -> Result<(), BranchError> {
         let what = "end one of its connections";
         let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
-        let look = format!(
-            "SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {}",
-            backend.id
-        );
+        let look = backend.sql();
         loop {
             let mut lease = self.inner.finishing.lease().await?;
             // After a restart of the server the id is somebody else's.

@@ -69,7 +69,7 @@ impl Options {
             answer_max: Duration::from_secs(30),
             lock_max: Duration::from_secs(5),
             idle_max: Duration::from_secs(300),
-            hold_max: Duration::from_millis(250),
+            hold_max: Duration::from_secs(1),
             requests: None,
         }
     }
@@ -134,7 +134,7 @@ impl Options {
 
     /// How long a prepared branch keeps the connection on which it was prepared, since nobody else
     /// can finish it while that lives. After that, or as soon as work waits for a connection, it is
-    /// closed, and any session can. Usually 250 ms.
+    /// closed, and any session can. Usually 1 s.
     #[must_use]
     pub fn hold_max(mut self, max: Duration) -> Self {
         self.hold_max = max;

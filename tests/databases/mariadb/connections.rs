@@ -212,3 +212,34 @@ async fn a_rollback_ends_a_statement_that_waits() {
     assert_eq!(server.value("locked").await, 1);
     assert_eq!(server.value("other").await, 0);
 }
+
+/// The server may say that such a branch has ended, and do nothing: nobody takes its word for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_that_is_handed_over_at_this_very_moment_comes_to_its_end() {
+    let server = Server::start().await;
+    let here = server.open_with(options().hold_max(Duration::ZERO)).await;
+    let there = server.open().await;
+    let mut under_way = tokio::task::JoinSet::new();
+    for sequence in 1..=200 {
+        let (here, there) = (here.clone(), there.clone());
+        under_way.spawn(async move {
+            let branch = prepared(&here, sequence, &format!("c{sequence}")).await;
+            match sequence % 4 {
+                0 => commit(&here, &branch).await,
+                1 => commit(&there, &branch).await,
+                2 => rollback(&here, &branch).await,
+                _ => rollback(&there, &branch).await,
+            }
+        });
+    }
+    while let Some(ended) = under_way.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(server.prepared().await, 0);
+    let stuck = "SELECT COUNT(*) FROM information_schema.INNODB_TRX";
+    assert_eq!(server.scalar(stuck).await, 0);
+    for sequence in 1..=200 {
+        let expected = i64::from(sequence % 4 < 2);
+        assert_eq!(server.value(&format!("c{sequence}")).await, expected);
+    }
+}
