@@ -10,7 +10,7 @@ use crate::participant::{BranchId, Expiry, ResourceManager};
 use crate::protocol::participant::{InDoubt, Owner};
 use crate::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
 
-use super::connection::{Backend, Lease};
+use super::connection::Lease;
 use super::error::{BranchError, Refusal, WorkError};
 use super::finishing::{Ending, Finished, PAUSE_MAX, PAUSE_MIN};
 use super::state::{Known, Preparing, Seat, Slot};
@@ -184,11 +184,10 @@ impl Mariadb {
         let names = &self.inner.names;
         let (xid, row) = (names.xid(seat.txn, names.process), names.values(branch));
         let table = &self.inner.tables.branch;
-        let Backend { id, server_started } = lease.backend;
         // Outside of the branch the row would be committed at once, and prove what never was.
         let sql = format!(
-            "INSERT INTO {table} (owner, commit_id, session, process, connection, server_started) \
-             SELECT {row}, {id}, {server_started} FROM DUAL WHERE @@in_transaction = 1; XA END {xid}; XA PREPARE {xid}"
+            "INSERT INTO {table} (owner, commit_id, session, process) \
+             SELECT {row} FROM DUAL WHERE @@in_transaction = 1; XA END {xid}; XA PREPARE {xid}"
         );
         seat.ask();
         let preparing = async {
@@ -314,9 +313,9 @@ impl Mariadb {
             }
         }
         // The connection is lost, or a statement holds it: perhaps one that waits for a lock.
-        match seat.backend.get() {
-            Some(backend) => self.end_connection(*backend).await,
-            None => Ok(()),
+        match seat.has_begun() {
+            true => self.end_session(seat.txn).await,
+            false => Ok(()),
         }
     }
 

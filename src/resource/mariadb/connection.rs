@@ -17,31 +17,9 @@ use super::error::AcquireError;
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// A connection, as the server knows it. Its id is used again after a restart of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Backend {
-    pub(super) id: u32,
-    /// When the server was started, in seconds, by its clock; one more or less is the same.
-    pub(super) server_started: i64,
-}
-
-impl Backend {
-    /// What tells whether it lives. A user sees his own connections.
-    pub(super) fn sql(self) -> String {
-        let id = self.id;
-        format!("SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = {id}")
-    }
-
-    /// Whether both are connections of one run of the server.
-    pub(super) fn is_of_same_server(self, other: Backend) -> bool {
-        self.server_started.abs_diff(other.server_started) <= 1
-    }
-}
-
 /// One connection.
 pub(super) struct Connection {
     pub(super) conn: Conn,
-    pub(super) backend: Backend,
 }
 
 /// Makes connections.
@@ -52,18 +30,8 @@ impl Manager for Dialer {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection, Error> {
-        let mut conn = Conn::new(self.0.clone()).await?;
-        let started: Option<i64> = conn
-            .query_first(
-                "SELECT CAST(UNIX_TIMESTAMP() - VARIABLE_VALUE AS SIGNED) \
-                 FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'UPTIME'",
-            )
-            .await?;
-        let backend = Backend {
-            id: conn.id(),
-            server_started: started.unwrap_or_default(),
-        };
-        Ok(Connection { conn, backend })
+        let conn = Conn::new(self.0.clone()).await?;
+        Ok(Connection { conn })
     }
 
     async fn recycle(&self, held: &mut Connection, metrics: &Metrics) -> RecycleResult<Error> {

@@ -9,10 +9,10 @@ use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
 use crate::participant::BranchId;
-use crate::protocol::types::{Branch, CommitId, Session};
+use crate::protocol::types::{Branch, CommitId, Session, TxnId};
 
 use super::Mariadb;
-use super::connection::{Backend, Lease};
+use super::connection::Lease;
 use super::error::{BranchError, code, code_of};
 use super::xid::{Process, Xid, hex};
 
@@ -23,15 +23,9 @@ pub const MARKERS_PER_DELETE: usize = 1_000;
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(1);
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// How long the server may take to hand a branch over, once its session is gone from the list. (It
-/// takes microseconds: without any pause none of 8,000 tries came too early.)
+/// How long the server may take to hand a branch over, once its session has let go of its lock. (It
+/// takes microseconds.)
 const HANDED_OVER: Duration = Duration::from_millis(50);
-
-/// What a branch's row says besides its name.
-struct Row {
-    process: Process,
-    backend: Backend,
-}
 
 /// What a prepared branch comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,35 +99,21 @@ impl Mariadb {
         known: Option<Process>,
     ) -> Result<Finished, BranchError> {
         let mut lease = self.inner.finishing.lease().await?;
-        let process = match self.row_of(&mut lease, branch).await? {
-            // Its connection may have other work by now.
-            Some(_) if self.is_committed(&mut lease, branch).await? => {
-                lease.release();
-                return Ok(Finished::Missing);
-            }
-            Some(row) => {
-                let is_after_restart = !lease.backend.is_of_same_server(row.backend);
-                if !is_after_restart {
-                    let lives = self.lives(&mut lease, row.backend).await?;
-                    lease.release();
-                    if lives {
-                        return Err(BranchError::Held(branch.clone()));
-                    }
-                    sleep(HANDED_OVER).await;
-                    lease = self.inner.finishing.lease().await?;
-                }
-                row.process
-            }
-            None => match known {
-                // What it sent may still be on its way.
-                Some(process) => process,
-                None => {
-                    lease.release();
-                    return Ok(Finished::Missing);
-                }
-            },
+        let found = self.process_of(&mut lease, branch).await?;
+        // Whose session may have other work by now.
+        let is_over = found.is_some() && self.is_committed(&mut lease, branch).await?;
+        let Some(process) = found.or(known).filter(|_| !is_over) else {
+            lease.release();
+            return Ok(Finished::Missing);
         };
         let xid = self.inner.names.xid(branch.id.txn, process);
+        let session = self.session_of(&mut lease, &xid).await?;
+        lease.release();
+        if session.is_some() {
+            return Err(BranchError::Held(branch.clone()));
+        }
+        sleep(HANDED_OVER).await;
+        let mut lease = self.inner.finishing.lease().await?;
         let what = ending.what();
         let finishing = lease.conn.query_drop(ending.sql(&xid));
         let finished = match self.answer(what, finishing).await? {
@@ -186,7 +166,7 @@ impl Mariadb {
         let is_ended = match (self.is_committed(lease, branch).await?, ending) {
             (true, _) => true,
             (false, Ending::Commit) => false,
-            (false, Ending::Rollback) => self.row_of(lease, branch).await?.is_none(),
+            (false, Ending::Rollback) => self.process_of(lease, branch).await?.is_none(),
         };
         match is_ended {
             true => Ok(()),
@@ -214,14 +194,14 @@ impl Mariadb {
         Ok(found == Some(true))
     }
 
-    /// Whether a connection of this run of the server lives.
-    async fn lives(&self, lease: &mut Lease, backend: Backend) -> Result<bool, BranchError> {
-        let what = "say whether one of its connections lives";
-        let look = backend.sql();
-        let found = self.answer(what, lease.conn.query_first::<u8, _>(look));
-        let found = found.await?;
+    /// The session of the server that works for a branch, or holds it, while that lives.
+    async fn session_of(&self, lease: &mut Lease, xid: &Xid) -> Result<Option<u32>, BranchError> {
+        let what = "say which session works for a branch";
+        let sql = format!("SELECT IS_USED_LOCK({})", xid.lock());
+        let found = lease.conn.query_first::<Option<u32>, _>(sql);
+        let found = self.answer(what, found).await?;
         let found = found.map_err(|source| BranchError::Server { what, source })?;
-        Ok(found.is_some())
+        Ok(found.flatten())
     }
 
     /// Whether somebody has a branch of this name, in whatever state: who can take the name knows
@@ -240,30 +220,26 @@ impl Mariadb {
         Ok(false)
     }
 
-    /// Who works, or has worked, for a branch. Its row says so as soon as it is written: what is not
-    /// committed shows to whoever reads at the lowest level, prepared branches after a restart of
-    /// the server included.
-    async fn row_of(
+    /// Which process works, or has worked, for a branch. Its row says so as soon as it is written:
+    /// what is not committed shows to whoever reads at the lowest level, prepared branches after a
+    /// restart of the server included.
+    async fn process_of(
         &self,
         lease: &mut Lease,
         branch: &BranchId,
-    ) -> Result<Option<Row>, BranchError> {
+    ) -> Result<Option<Process>, BranchError> {
         let what = "say who has prepared a branch";
         let (table, key) = (&self.inner.tables.branch, self.inner.names.key(branch));
-        let sql = format!("SELECT process, connection, server_started FROM {table} WHERE {key}");
         let asking = async {
             // For the next statement only.
             let dirty = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED";
             lease.conn.query_drop(dirty).await?;
-            lease.conn.query_first::<(Vec<u8>, u32, i64), _>(sql).await
+            let sql = format!("SELECT process FROM {table} WHERE {key}");
+            lease.conn.query_first::<Vec<u8>, _>(sql).await
         };
         let found = self.answer(what, asking).await?;
         let found = found.map_err(|source| BranchError::Server { what, source })?;
-        Ok(found.and_then(|(process, id, server_started)| {
-            let process = Process(process.try_into().ok()?);
-            let backend = Backend { id, server_started };
-            Some(Row { process, backend })
-        }))
+        Ok(found.and_then(|bytes| Some(Process(bytes.try_into().ok()?))))
     }
 
     /// A branch that is told to commit and is not prepared was committed before: there is its
@@ -378,37 +354,28 @@ impl Mariadb {
         seen.values().map(Instant::elapsed).max()
     }
 
-    /// Has the server end one of its connections, and returns when that is gone: what was not
-    /// prepared on it is rolled back, and what was is everybody's.
-    pub(super) async fn end_connection(&self, backend: Backend) -> Result<(), BranchError> {
-        let what = "end one of its connections";
+    /// Has the server end the session that works for a transaction here, and returns when that is
+    /// gone: what was not prepared is rolled back, and what was is everybody's.
+    pub(super) async fn end_session(&self, txn: TxnId) -> Result<(), BranchError> {
+        let what = "end one of its sessions";
         let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
-        let look = backend.sql();
+        let xid = self.inner.names.xid(txn, self.inner.names.process);
         loop {
             let mut lease = self.inner.finishing.lease().await?;
-            // After a restart of the server the id is somebody else's.
-            if !lease.backend.is_of_same_server(backend) {
+            let Some(connection) = self.session_of(&mut lease, &xid).await? else {
                 lease.release();
                 return Ok(());
-            }
-            let asking = async {
-                if lease.conn.query_first::<u8, _>(&look).await?.is_none() {
-                    return Ok(true);
-                }
-                let kill = format!("KILL CONNECTION {}", backend.id);
-                match lease.conn.query_drop(kill).await {
-                    Err(error) if code_of(&error) == Some(code::NO_SUCH_THREAD) => Ok(true),
-                    answer => answer.map(|()| false),
-                }
             };
-            let is_gone = self.answer(what, asking).await?;
-            let is_gone = is_gone.map_err(|source| BranchError::Server { what, source })?;
-            lease.release();
-            if is_gone {
-                return Ok(());
+            let kill = lease
+                .conn
+                .query_drop(format!("KILL CONNECTION {connection}"));
+            match self.answer(what, kill).await? {
+                Ok(()) => {}
+                Err(error) if code_of(&error) == Some(code::NO_SUCH_THREAD) => {}
+                Err(source) => return Err(BranchError::Server { what, source }),
             }
+            lease.release();
             if begun.elapsed() > self.options().answer_max {
-                let connection = backend.id;
                 return Err(BranchError::Stays { connection });
             }
             sleep(pause).await;

@@ -90,7 +90,7 @@
 //!
 //! | table | what |
 //! |---|---|
-//! | `paxos_commit_branch` | a row for each branch, which the branch itself writes just before it is prepared: `owner` (a digest of cluster, participant and database), `commit_id`, `session`, `process`, and the connection of the server on which it works |
+//! | `paxos_commit_branch` | a row for each branch, which the branch itself writes just before it is prepared: `owner` (a digest of cluster, participant and database), `commit_id`, `session`, `process` |
 //! | `paxos_commit_settled` | for each owner the horizon: up to there rows of the first table are dropped |
 //! | `paxos_commit_forced` | written to so that the log is forced to disk |
 //!
@@ -120,10 +120,10 @@
 //!   and it is not**: `XA COMMIT` answers OK and commits nothing, the branch keeps its locks, and
 //!   neither `XA RECOVER` nor anybody else knows it until the server is restarted; then it stands
 //!   prepared again. Seen in 40 of 6,000 tries that did nothing but hit that moment. (The server lets
-//!   others have the xid before InnoDB lets go of the session.) The adapter finishes no branch whose
-//!   session is still in the process list, waits for 50 ms after that, and looks afterwards whether
-//!   the branch's row is committed or gone: if not, it never says that it is done
-//!   ([`BranchError::NotEnded`]).
+//!   others have the xid before InnoDB lets go of the session.) A session that works for a
+//!   branch therefore has a user lock (`GET_LOCK`) of the branch's name: nobody else finishes the
+//!   branch before that is free, and for 50 ms after, and looks afterwards whether its row is committed
+//!   or gone. If not, the adapter never says that it is done ([`BranchError::NotEnded`]).
 //! - **A prepared branch that wrote nothing is listed by `XA RECOVER`, and lost when its session
 //!   ends**: `XA COMMIT` answers 1402. The row that every branch writes prevents that.
 //! - **`XA ROLLBACK` is not durable when it returns.** After a SIGKILL of the server at that moment

@@ -35,7 +35,6 @@ impl Tables {
                 &self.branch,
                 "owner BINARY(16) NOT NULL, commit_id BINARY(32) NOT NULL, \
                  session BINARY(8) NOT NULL, process BINARY(8) NOT NULL, \
-                 connection INT UNSIGNED NOT NULL, server_started BIGINT NOT NULL, \
                  PRIMARY KEY (owner, commit_id, session)",
             ),
             (

@@ -1,15 +1,15 @@
 //! What the adapter knows in memory: who works on which connection, and what this process prepared.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Mutex;
 
 use crate::participant::BranchId;
 use crate::protocol::types::{CommitId, RosterDigest, TxnId};
 
-use super::connection::{Backend, Lease};
+use super::connection::Lease;
 
 /// How many transactions that ended are remembered, so that work which comes late for one of them
 /// is refused. Work that comes later still is let go of when its transaction is settled.
@@ -20,9 +20,9 @@ pub(super) struct Seat {
     pub(super) txn: TxnId,
     /// Shared, so that a guard can own it.
     pub(super) slot: Arc<Mutex<Slot>>,
-    /// Which connection of the server works for it. Outlives our end of it: the server must be told
-    /// to end it when nobody knows what it does.
-    pub(super) backend: OnceLock<Backend>,
+    /// A session of the server works for it, or may. It outlives our end of the connection: the server
+    /// must be told to end it when nobody knows what it does.
+    has_begun: AtomicBool,
     /// Nobody is to work here any more.
     is_over: AtomicBool,
     /// `XA PREPARE` was sent, or may have been.
@@ -46,7 +46,7 @@ impl Seat {
         Arc::new(Seat {
             txn,
             slot: Arc::new(Mutex::new(Slot::Empty)),
-            backend: OnceLock::new(),
+            has_begun: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             is_asked: AtomicBool::new(false),
         })
@@ -58,6 +58,14 @@ impl Seat {
 
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn begin(&self) {
+        self.has_begun.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::SeqCst)
     }
 
     pub(super) fn ask(&self) {

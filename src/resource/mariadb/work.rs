@@ -188,19 +188,17 @@ impl Mariadb {
 
     async fn begin(&self, seat: &Seat) -> Result<Lease, WorkError> {
         let names = &self.inner.names;
-        let begin = format!("XA START {}", names.xid(seat.txn, names.process));
+        let xid = names.xid(seat.txn, names.process);
+        // The lock tells everybody whether the session lives that works for the branch.
+        let begin = format!("DO GET_LOCK({}, 0); XA START {xid}", xid.lock());
         let mut tries = 0;
         loop {
             let mut lease = self.lease_for_work().await?;
-            let backend = lease.backend;
+            seat.begin();
             let answer = self.bounded(lease.conn.query_drop(&begin)).await;
             tries += 1;
             match answer {
-                Some(Ok(())) => {
-                    let set = seat.backend.set(backend);
-                    set.expect("a branch begins once");
-                    return Ok(lease);
-                }
+                Some(Ok(())) => return Ok(lease),
                 // Nothing was done on it.
                 Some(Err(source)) if source.is_fatal() && tries < BEGIN_TRIES => {
                     self.inner.working.drop_idle();

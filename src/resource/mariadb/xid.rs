@@ -47,6 +47,15 @@ impl fmt::Display for Xid {
     }
 }
 
+impl Xid {
+    /// The name of the lock that the session of the server has which works for it, as SQL. It goes
+    /// with that session, or when the branch has ended on it.
+    pub(super) fn lock(&self) -> String {
+        let (txn, process) = (hex(&txn_bytes(self.txn)), hex(&self.process.0));
+        format!("'paxos-commit/{txn}{process}'")
+    }
+}
+
 /// The names of one participant's branches.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
