@@ -247,6 +247,10 @@ pub enum Message {
     Declined(Declined),
 }
 
+/// A message is moved a dozen times on its way, in its full size whatever it is: what is bulky and
+/// rare is kept behind a pointer.
+const _: () = assert!(size_of::<Message>() <= 112);
+
 /// Why a replica did not do what an operator asked, or cannot tell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Error)]
 #[non_exhaustive]

@@ -3,7 +3,7 @@
 use paxos_commit::protocol::paxos::Ballot;
 use paxos_commit::protocol::paxos::log::LogRecord;
 use paxos_commit::protocol::replica::Record;
-use paxos_commit::protocol::types::{BranchSet, Entry, Outcome, Settle};
+use paxos_commit::protocol::types::{BranchSet, Entry, Outcome};
 
 use crate::cast::Cast;
 
@@ -72,11 +72,9 @@ impl Summary {
 /// Whether `entry` settles the transaction, and if so, whether as a commit that waits for a branch.
 pub(crate) fn settles(cast: &Cast, entry: &Entry) -> Option<bool> {
     match entry {
-        Entry::Settle(Settle {
-            through,
-            unfinished,
-            ..
-        }) if *through >= cast.id => Some(unfinished.iter().any(|it| it.id == cast.id)),
+        Entry::Settle(settle) if settle.through >= cast.id => {
+            Some(settle.unfinished.iter().any(|it| it.id == cast.id))
+        }
         Entry::Settle(_) | Entry::Open(_) | Entry::Release { .. } => None,
     }
 }

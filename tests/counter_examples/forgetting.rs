@@ -297,14 +297,14 @@ fn a_listed_commit_whose_branches_were_heard_before_is_let_go() {
         roster: roster(),
         read_only: BranchSet::default(),
     };
-    let settle = Entry::Settle(Settle {
+    let settle = Entry::Settle(Box::new(Settle {
         after: None,
         through: Generations::last_id(1),
         unfinished: vec![Listed {
             id: id(1),
             unapplied,
         }],
-    });
+    }));
     for (slot, entry) in [open(2), open(3), settle].into_iter().enumerate() {
         let slot = slot as u64;
         let chosen = Message::Log(LogMessage::Chosen { slot, entry });

@@ -94,11 +94,11 @@ fn a_long_state_is_taken_over_however_often_the_leader_shows_that_it_lives() {
             unapplied: unapplied.clone(),
         };
         let unfinished: Vec<Listed> = ids.map(listed).collect();
-        Entry::Settle(Settle {
+        Entry::Settle(Box::new(Settle {
             after: part.checked_sub(1).map(|last| id(last * 256 + 255)),
             through: unfinished[255].id,
             unfinished,
-        })
+        }))
     };
     let mut entries = vec![open(2), open(3)];
     entries.extend((0..5).map(settle));
@@ -176,7 +176,7 @@ fn judge_takes_a_settled_read_only_commit_for_no_abort() {
         round: 1,
         replica: ReplicaId(1),
     };
-    for (slot, entry) in [open(2), open(3), Entry::Settle(settle)]
+    for (slot, entry) in [open(2), open(3), Entry::Settle(Box::new(settle))]
         .into_iter()
         .enumerate()
     {

@@ -61,11 +61,11 @@ fn listed() -> Listed {
 }
 
 fn settle(unfinished: impl Into<Vec<Listed>>) -> Entry {
-    Entry::Settle(Settle {
+    Entry::Settle(Box::new(Settle {
         after: None,
         through: Generations::last_id(1),
         unfinished: unfinished.into(),
-    })
+    }))
 }
 
 /// The observer and a few steps.

@@ -218,7 +218,7 @@ impl Replica {
             }) => settle.clone(),
             Some(_) | None => return,
         };
-        self.propose(Entry::Settle(settle), out);
+        self.propose(Entry::Settle(Box::new(settle)), out);
     }
 
     /// The part of a generation after `before` is settled: drops every record of it that is not

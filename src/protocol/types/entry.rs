@@ -17,8 +17,9 @@ pub const LIST_MAX: usize = 256;
 pub enum Entry {
     /// A new generation.
     Open(Open),
-    /// The end of an old one, or of part of it.
-    Settle(Settle),
+    /// The end of an old one, or of part of it. (Rare and large: it would make every message as
+    /// large as itself.)
+    Settle(Box<Settle>),
     /// An operator lets a settled commit go that some branch will never apply.
     Release {
         /// The commit.

@@ -199,11 +199,11 @@ impl History {
         let in_range = |id: &CommitId| Some(*id) > after && *id <= through;
         let ids: Vec<CommitId> = self.lives.keys().copied().filter(in_range).collect();
         let unfinished = ids.into_iter().filter(|_| self.rng.bool()).map(listed);
-        Entry::Settle(Settle {
+        Entry::Settle(Box::new(Settle {
             after,
             through,
             unfinished: unfinished.collect(),
-        })
+        }))
     }
 
     fn chosen(&mut self) -> Record {

@@ -101,11 +101,11 @@ fn open(slot: u64, generation: u32) -> Record {
 
 /// Settles the first part of generation 1; generations 2 and 3 were slots 0 and 1.
 fn settle(through: CommitId, unfinished: Vec<Listed>) -> Record {
-    let entry = Entry::Settle(Settle {
+    let entry = Entry::Settle(Box::new(Settle {
         after: None,
         through,
         unfinished,
-    });
+    }));
     Record::Chosen { slot: 2, entry }
 }
 

@@ -393,11 +393,11 @@ fn log() -> [(&'static str, LogMessage<Entry>); 8] {
         generation: 2,
         configuration: configuration(),
     });
-    let settle = Entry::Settle(Settle {
+    let settle = Entry::Settle(Box::new(Settle {
         after: None,
         through: id(),
         unfinished: vec![listed()],
-    });
+    }));
     let release = Entry::Release { id: id() };
     [
         ("Log::Prepare", LogMessage::Prepare { slot, ballot }),

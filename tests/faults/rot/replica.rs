@@ -135,11 +135,11 @@ fn control() -> Vec<Record> {
         id: id(1, 2),
         unapplied: unapplied(),
     };
-    let settle = Entry::Settle(Settle {
+    let settle = Entry::Settle(Box::new(Settle {
         after: None,
         through: Generations::last_id(1),
         unfinished: vec![listed],
-    });
+    }));
     vec![
         Record::Round { round: 1 },
         Record::Log(LogRecord::Round { round: 1 }),

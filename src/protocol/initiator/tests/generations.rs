@@ -21,11 +21,11 @@ fn later(generations: impl IntoIterator<Item = u32>) -> Generations {
 fn settled() -> Generations {
     let mut known = later(5..=7);
     for generation in 1..=4 {
-        known.apply(&Entry::Settle(Settle {
+        known.apply(&Entry::Settle(Box::new(Settle {
             after: known.horizon(),
             through: Generations::last_id(generation),
             unfinished: Vec::new(),
-        }));
+        })));
     }
     known
 }

@@ -17,11 +17,11 @@ fn open(generation: u32, ids: &[u32]) -> Entry {
 
 /// All of generation 1 is settled.
 fn settle() -> Entry {
-    Entry::Settle(Settle {
+    Entry::Settle(Box::new(Settle {
         after: None,
         through: Generations::last_id(1),
         unfinished: Vec::new(),
-    })
+    }))
 }
 
 fn generations(entries: &[Entry]) -> Generations {

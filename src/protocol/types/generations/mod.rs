@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +22,15 @@ pub const UNSETTLED_MAX: usize = 16;
 ///
 /// Replicas hold it and tell it to everyone who connects; it is all that a client needs to know of
 /// the cluster. Of two, the one with the higher [slot](Self::slot) is the newer.
+///
+/// A clone shares what it holds: it travels in messages to everyone, and changes every few minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Told")]
-pub struct Generations {
+#[serde(try_from = "Known")]
+pub struct Generations(Arc<Known>);
+
+/// What [`Generations`] hold; from a peer, before it was checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+struct Known {
     slot: u64,
     /// The generations that are not settled; the last is the latest.
     unsettled: BTreeMap<u32, Configuration>,
@@ -46,38 +53,19 @@ pub enum Openness {
     Settled,
 }
 
-/// Generations as a peer tells them, not checked yet.
-#[derive(Deserialize)]
-struct Told {
-    slot: u64,
-    unsettled: BTreeMap<u32, Configuration>,
-    horizon: Option<CommitId>,
-    highest: u32,
-}
-
 /// Why a peer's generations were refused: no entries of a log come to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected 1 to {UNSETTLED_MAX} consecutive generations after the settled ones")]
 pub struct GenerationsError;
 
-impl TryFrom<Told> for Generations {
+impl TryFrom<Known> for Generations {
     type Error = GenerationsError;
 
-    fn try_from(told: Told) -> Result<Self, GenerationsError> {
-        let Told {
-            slot,
-            unsettled,
-            horizon,
-            highest,
-        } = told;
-        let generations = Generations {
-            slot,
-            unsettled,
-            horizon,
-            highest,
-        };
+    fn try_from(told: Known) -> Result<Self, GenerationsError> {
+        let (slot, highest, horizon) = (told.slot, told.highest, told.horizon);
+        let count = told.unsettled.len();
+        let generations = Generations(Arc::new(told));
         let (oldest, latest) = (generations.oldest(), generations.latest());
-        let count = generations.unsettled.len();
         let nothing = generations == Generations::default();
         let consecutive = u64::from(latest) + 1 == u64::from(oldest) + count as u64;
         let is_known = |id: ReplicaId| id.0 <= highest;
@@ -119,33 +107,33 @@ impl Generations {
 
     /// How many entries of the log this comes from.
     pub fn slot(&self) -> u64 {
-        self.slot
+        self.0.slot
     }
 
     /// The latest generation, in which new transactions begin; 0 if nothing is known.
     pub fn latest(&self) -> u32 {
-        self.unsettled.keys().next_back().copied().unwrap_or(0)
+        self.0.unsettled.keys().next_back().copied().unwrap_or(0)
     }
 
     /// The oldest generation that is not settled.
     pub fn oldest(&self) -> u32 {
-        self.unsettled.keys().next().copied().unwrap_or(0)
+        self.0.unsettled.keys().next().copied().unwrap_or(0)
     }
 
     /// The generations that are not settled.
     pub fn unsettled(&self) -> impl Iterator<Item = (u32, &Configuration)> + '_ {
-        let unsettled = self.unsettled.iter();
+        let unsettled = self.0.unsettled.iter();
         unsettled.map(|(generation, configuration)| (*generation, configuration))
     }
 
     /// The last id that is settled: nothing up to it is under way any more.
     pub fn horizon(&self) -> Option<CommitId> {
-        self.horizon
+        self.0.horizon
     }
 
     /// Whether the instance `id` has come to its end by a Settle.
     pub fn is_settled(&self, id: &CommitId) -> bool {
-        self.horizon.is_some_and(|horizon| *id <= horizon)
+        self.0.horizon.is_some_and(|horizon| *id <= horizon)
     }
 
     /// Whether every instance of `txn` has.
@@ -162,7 +150,7 @@ impl Generations {
         let latest = self.latest();
         if generation > latest {
             Openness::Unknown
-        } else if !self.unsettled.contains_key(&generation) {
+        } else if !self.0.unsettled.contains_key(&generation) {
             Openness::Settled
         } else if latest - generation < 2 {
             Openness::Open
@@ -179,13 +167,14 @@ impl Generations {
 
     /// The configuration in force: that of the latest generation, which decides the log too.
     pub fn in_force(&self) -> Option<&Configuration> {
-        let (_, configuration) = self.unsettled.last_key_value()?;
+        let (_, configuration) = self.0.unsettled.last_key_value()?;
         Some(configuration)
     }
 
     /// The acceptors of an unsettled generation.
     pub fn acceptors(&self, generation: u32) -> Option<&Acceptors> {
-        self.unsettled
+        self.0
+            .unsettled
             .get(&generation)
             .map(Configuration::acceptors)
     }
@@ -204,7 +193,7 @@ impl Generations {
 
     /// All replicas of unsettled generations.
     pub fn replicas(&self) -> BTreeSet<ReplicaId> {
-        let configurations = self.unsettled.values();
+        let configurations = self.0.unsettled.values();
         configurations
             .flat_map(|configuration| configuration.acceptors().iter())
             .collect()
@@ -212,13 +201,13 @@ impl Generations {
 
     /// Whether `replica` is one of an unsettled generation.
     pub fn contains(&self, replica: ReplicaId) -> bool {
-        let mut configurations = self.unsettled.values();
+        let mut configurations = self.0.unsettled.values();
         configurations.any(|configuration| configuration.acceptors().contains(replica))
     }
 
     /// Whether no replica ever had this name.
     pub fn is_new(&self, replica: ReplicaId) -> bool {
-        replica.0 > self.highest
+        replica.0 > self.0.highest
     }
 
     /// The last id that can stand in `generation`.
@@ -235,23 +224,25 @@ impl Generations {
 
     /// Whether `other` comes from more entries of the log.
     pub fn is_older_than(&self, other: &Generations) -> bool {
-        self.slot < other.slot
+        self.0.slot < other.0.slot
     }
 
     /// Takes the next entry of the log. Says whether it has any effect: one that does not follow
     /// from what is known here is counted and changes nothing, everywhere alike. (A leader proposes
     /// none.)
     pub fn apply(&mut self, entry: &Entry) -> Applies {
-        self.slot = self.slot.saturating_add(1);
+        let slot = self.0.slot.saturating_add(1);
+        Arc::make_mut(&mut self.0).slot = slot;
         match entry {
             Entry::Open(open) if self.may_follow(Some(entry)) => {
                 self.open(open.clone());
                 Applies::Yes
             }
             Entry::Settle(settle) if self.follows(settle) => {
-                self.horizon = Some(settle.through);
+                let known = Arc::make_mut(&mut self.0);
+                known.horizon = Some(settle.through);
                 let goes_on = |generation: u32| Self::last_id(generation) > settle.through;
-                self.unsettled.retain(|generation, _| goes_on(*generation));
+                known.unsettled.retain(|generation, _| goes_on(*generation));
                 Applies::Yes
             }
             Entry::Release { id } if self.is_settled(id) => Applies::Yes,
@@ -267,9 +258,9 @@ impl Generations {
             through,
             unfinished,
         } = settle;
-        let in_range = |id: CommitId| Some(id) > self.horizon && id <= *through;
-        *after == self.horizon
-            && Some(*through) > self.horizon
+        let in_range = |id: CommitId| Some(id) > self.0.horizon && id <= *through;
+        *after == self.0.horizon
+            && Some(*through) > self.0.horizon
             && self.closed() == Some(through.txn.generation)
             && unfinished.iter().all(|listed| in_range(listed.id))
     }
@@ -279,7 +270,7 @@ impl Generations {
         match entry {
             Some(Entry::Open(open)) => {
                 let next = self.latest().checked_add(1);
-                next == Some(open.generation) && self.unsettled.len() < UNSETTLED_MAX
+                next == Some(open.generation) && self.0.unsettled.len() < UNSETTLED_MAX
             }
             Some(Entry::Settle(_) | Entry::Release { .. }) | None => true,
         }
@@ -287,7 +278,9 @@ impl Generations {
 
     fn open(&mut self, open: Open) {
         let ids = open.configuration.acceptors().iter().map(|id| id.0);
-        self.highest = ids.fold(self.highest, u32::max);
-        self.unsettled.insert(open.generation, open.configuration);
+        let highest = ids.fold(self.0.highest, u32::max);
+        let known = Arc::make_mut(&mut self.0);
+        known.highest = highest;
+        known.unsettled.insert(open.generation, open.configuration);
     }
 }

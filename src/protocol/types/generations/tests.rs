@@ -36,11 +36,11 @@ fn third() -> Generations {
 }
 
 fn settle(after: Option<CommitId>, through: CommitId) -> Entry {
-    Entry::Settle(Settle {
+    Entry::Settle(Box::new(Settle {
         after,
         through,
         unfinished: Vec::new(),
-    })
+    }))
 }
 
 fn openness(generations: &Generations) -> [Openness; 5] {
@@ -92,18 +92,18 @@ fn what_does_not_follow_is_counted_and_changes_nothing() {
         open(5, &[1]),
         settle(Some(id(1, 1)), id(1, 5)),
         settle(None, id(2, 5)),
-        Entry::Settle(Settle {
+        Entry::Settle(Box::new(Settle {
             after: None,
             through: id(1, 5),
             unfinished: vec![elsewhere],
-        }),
+        })),
         Entry::Release { id: id(1, 1) },
     ];
     for entry in wrong {
         let mut generations = start.clone();
         assert_eq!(generations.apply(&entry), Applies::No, "{entry:?}");
         assert_eq!(generations.slot(), 3);
-        generations.slot = start.slot;
+        Arc::make_mut(&mut generations.0).slot = start.slot();
         assert_eq!(generations, start);
     }
     let mut once = start.clone();
@@ -150,19 +150,8 @@ fn no_more_generations_than_can_wait() {
 }
 
 /// What a peer tells, changed a little.
-fn told(change: impl FnOnce(&mut Told)) -> Result<Generations, GenerationsError> {
-    let Generations {
-        slot,
-        unsettled,
-        horizon,
-        highest,
-    } = third();
-    let mut told = Told {
-        slot,
-        unsettled,
-        horizon,
-        highest,
-    };
+fn told(change: impl FnOnce(&mut Known)) -> Result<Generations, GenerationsError> {
+    let mut told = Known::clone(&third().0);
     change(&mut told);
     told.try_into()
 }
@@ -170,7 +159,7 @@ fn told(change: impl FnOnce(&mut Told)) -> Result<Generations, GenerationsError>
 #[test]
 fn generations_of_a_peer_are_those_of_some_log() {
     assert_eq!(told(|_| {}), Ok(third()));
-    let nothing = |told: &mut Told| {
+    let nothing = |told: &mut Known| {
         told.unsettled.clear();
         (told.slot, told.highest) = (0, 0);
     };
@@ -184,7 +173,7 @@ fn generations_of_a_peer_are_those_of_some_log() {
     assert_eq!(told(|told| drop(told.unsettled.remove(&2))), refused);
     assert_eq!(told(|told| told.slot = u64::MAX), refused);
     assert_eq!(told(|told| told.highest = 4), refused);
-    let horizon = |id| move |told: &mut Told| told.horizon = Some(id);
+    let horizon = |id| move |told: &mut Known| told.horizon = Some(id);
     assert!(told(horizon(id(1, 5))).is_ok());
     assert_eq!(
         told(horizon(Generations::last_id(1))),
@@ -192,14 +181,14 @@ fn generations_of_a_peer_are_those_of_some_log() {
         "it would be settled"
     );
     let at = |generation: u32| {
-        move |told: &mut Told| {
+        move |told: &mut Known| {
             told.unsettled = BTreeMap::from([(generation, configuration(&[1]))]);
         }
     };
     assert!(told(at(7)).is_ok());
     assert_eq!(told(at(0)), refused);
     assert_eq!(told(at(u32::MAX)), refused);
-    let many = |told: &mut Told| {
+    let many = |told: &mut Known| {
         let all = 1..=UNSETTLED_MAX as u32 + 1;
         told.unsettled = all
             .map(|generation| (generation, configuration(&[1])))

@@ -29,11 +29,11 @@ pub(super) fn settle(listed: &[u32]) -> Entry {
 }
 
 pub(super) fn settle_through(through: CommitId, sequences: &[u32]) -> Entry {
-    Entry::Settle(Settle {
+    Entry::Settle(Box::new(Settle {
         after: None,
         through,
         unfinished: sequences.iter().copied().map(listed).collect(),
-    })
+    }))
 }
 
 pub(super) fn listed(sequence: u32) -> Listed {
