@@ -138,10 +138,12 @@ pub use identity::{CLUSTER_BYTES_MAX, ClusterNameError, FORMAT, Identity};
 
 /// How many threads of fjall flush and merge, in every database here.
 ///
-/// One is kept free to flush: a single one would hold writers up for a whole merge. With two, the one
-/// that is kept free turns in a circle with the order to merge for as long as the other one merges
-/// (fjall 3.1.13), which took a tenth of all processors. The third takes that order from it.
-pub(crate) const DATABASE_WORKERS: usize = 3;
+/// One is kept free to flush: a single one would hold writers up for a whole merge. But while all the
+/// others merge, the one that is kept free turns in a circle with the next order to merge (fjall
+/// 3.1.13): with two threads that took a tenth of all processors. Of a database as small as these, two
+/// merges can be under way at a time (from the first level to the second, and below), so a third
+/// thread takes that order and finds that there is nothing to do.
+pub(crate) const DATABASE_WORKERS: usize = 4;
 
 /// How a [`Store`] runs.
 #[non_exhaustive]

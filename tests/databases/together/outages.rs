@@ -1,10 +1,11 @@
 //! What is away for a while.
 
 use paxos_commit::initiator::{Known, Outcome};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::scene::{Kind, LONG, Scene, transact};
-use super::tap::Moment;
+use super::tap::{Held, Moment};
 
 /// What a service says to commit what it has prepared.
 fn commit_in(kind: Kind) -> &'static str {
@@ -57,17 +58,36 @@ async fn mariadb_is_away_at_commit_time() {
     is_away_at_commit_time(Kind::Mariadb).await;
 }
 
+/// A transaction that stands prepared in PostgreSQL, which nobody knows so far but the server.
+async fn until_prepared(scene: &mut Scene) -> (i64, JoinHandle<Known>, Held) {
+    loop {
+        let number = scene.number();
+        let tap = scene.tap(Kind::Postgres);
+        let reached = tap.arm_at("PREPARE TRANSACTION", 1, Moment::After);
+        let mut transaction = tokio::spawn(transact(scene.initiator.clone(), number));
+        let held = async {
+            tokio::select! {
+                held = reached => held.ok(),
+                // It was sent to a session that has died, since nobody had noticed that so far.
+                outcome = &mut transaction => {
+                    assert_eq!(outcome.unwrap(), Known::Aborted);
+                    None
+                }
+            }
+        };
+        if let Some(held) = timeout(LONG, held).await.unwrap() {
+            return (number, transaction, held);
+        }
+    }
+}
+
 /// Two of three coordinators die while the branches stand prepared, then both servers and both
 /// services; then all come back.
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_dies_while_the_branches_stand_prepared() {
     let mut scene = Scene::open().await;
     for round in 0..5 {
-        let number = scene.number();
-        let tap = scene.tap(Kind::Postgres);
-        let reached = tap.arm_at("PREPARE TRANSACTION", 1, Moment::After);
-        let transaction = tokio::spawn(transact(scene.initiator.clone(), number));
-        let held = timeout(LONG, reached).await.unwrap().unwrap();
+        let (number, transaction, held) = until_prepared(&mut scene).await;
         let replicas = scene.cluster.replicas();
         let gone = [replicas[round % 3], replicas[(round + 1) % 3]];
         for id in gone {
