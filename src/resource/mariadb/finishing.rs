@@ -23,8 +23,8 @@ pub const MARKERS_PER_DELETE: usize = 1_000;
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(1);
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// How long the server may take to hand a branch over, once its session has let go of its lock. (It
-/// takes microseconds.)
+/// How long the server may take to hand a branch over, once its session has let go of its lock. It
+/// takes microseconds: without any pause 1 of 8,000 tries came in between.
 const HANDED_OVER: Duration = Duration::from_millis(50);
 
 /// What a prepared branch comes to.
