@@ -154,7 +154,8 @@ impl Shared {
                     let Ok(count @ 1..) = count else { return };
                     match self.step(&said[..count]) {
                         Some((Moment::Before, reached)) => {
-                            if hold(reached).await == Then::End {
+                            let then = hold(reached).await;
+                            if then == Then::End {
                                 return;
                             }
                         }
