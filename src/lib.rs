@@ -43,8 +43,9 @@
 //! | [`wire`], [`store`] | what stands on the wire and on disk |
 //!
 //! Features: `embedded` (the embedded store), `cluster` (clusters in tests, a certificate authority)
-//! and `cli` (the binary) are on by default; `http` adds `/metrics`, `/livez` and `/readyz` to the
-//! binary; with `postgres` a PostgreSQL server takes part.
+//! and `cli` (the binary) are on by default. `postgres` and `mariadb` are the adapters of those
+//! databases, `conformance` (in `cluster`) checks a resource manager of your own, and `http` adds
+//! `/metrics`, `/livez` and `/readyz` to the binary.
 
 #[cfg(feature = "cluster")]
 pub mod cluster;

@@ -1,6 +1,5 @@
 //! The resource manager's work, each piece in a task of its own.
 
-use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -13,6 +12,8 @@ use tokio::sync::mpsc;
 use crate::protocol::Input;
 use crate::protocol::participant::{Participant as Session, ParticipantCommand};
 use crate::protocol::types::{Branch, CommitId, Outcome, ReadOnly, Request, TxnId, Vote};
+
+use crate::store::committer::text_of;
 
 use super::resource_manager::{BranchId, Expiry, ResourceManager};
 
@@ -133,12 +134,6 @@ async fn attempt<T, E: std::error::Error>(
             text_of(panic.as_ref())
         )),
     }
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    let string = panic.downcast_ref::<String>().map(String::as_str);
-    text.or(string).unwrap_or("without a message")
 }
 
 /// Tries for ever: the outcome stands, and nobody else can apply it.

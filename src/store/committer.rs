@@ -335,7 +335,8 @@ fn reason(failure: &(dyn Error + 'static)) -> String {
     last.to_string()
 }
 
-fn text_of(panic: &(dyn Any + Send)) -> &str {
+/// What a panic said.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     let string = panic.downcast_ref::<String>().map(String::as_str);
     text.or(string).unwrap_or("without a message")
