@@ -89,23 +89,24 @@ async fn connect(cluster: &LocalCluster, name: &str, postgres: Postgres) -> Part
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_move_money_between_postgres_and_an_embedded_store_or_not_at_all() {
     let stage = Stage::new("cluster_requests").await;
-    for (sum, expected) in [
-        (30, Outcome::Committed),
-        (80, Outcome::Aborted(AbortReason::Vote)),
-        (70, Outcome::Committed),
+    for (sum, expected, moved) in [
+        (30, Outcome::Committed, 30),
+        (80, Outcome::Aborted(AbortReason::Vote), 30),
+        (70, Outcome::Committed, 100),
     ] {
         let mut txn = stage.initiator.begin().await.unwrap();
         txn.request("ledger", format!("{}", -sum)).await.unwrap();
         txn.request("stock", format!("{sum}")).await.unwrap();
         assert_eq!(txn.commit().await.unwrap(), expected, "{sum}");
+        // The embedded store lets nobody wait for a lock, so the next one comes when it is free.
+        assert_eq!(stage.balances().await, (100 - moved, moved), "{sum}");
     }
-    assert_eq!(stage.balances().await, (0, 100));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_under_a_branch_commits_in_both_or_in_none() {
     let stage = Stage::new("cluster_work").await;
-    for (n, fails) in [(1_i64, false), (2, true), (3, false)] {
+    for (n, fails, moved) in [(1_i64, false, 1), (2, true, 1), (3, false, 4)] {
         let mut txn = stage.initiator.begin().await.unwrap();
         let branch = stage.ledger.branch(txn.id()).await.unwrap();
         let db = stage.postgres.work(branch.txn()).await.unwrap();
@@ -119,8 +120,8 @@ async fn work_under_a_branch_commits_in_both_or_in_none() {
         txn.request("stock", n.to_string()).await.unwrap();
         let outcome = txn.commit().await.unwrap();
         assert_eq!(outcome == Outcome::Committed, !fails, "{outcome:?}");
+        assert_eq!(stage.balances().await, (100 - moved, moved));
     }
-    assert_eq!(stage.balances().await, (96, 4));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,9 +134,10 @@ async fn what_a_process_that_died_has_prepared_comes_to_its_outcome_in_the_next(
         txn.request("stock", "1").await.unwrap();
         let committing = tokio::spawn(txn.commit());
         // The process dies as soon as its branch stands prepared, or a little later.
-        let sql = "SELECT count(*) > 0 FROM pg_prepared_xacts WHERE database = current_database()
-                   OR (SELECT balance < $1 FROM account WHERE name = 'alice')";
-        let sql = sql.replace("$1", &expected.to_string());
+        let sql = format!(
+            "SELECT balance < {expected} OR EXISTS (SELECT FROM pg_prepared_xacts \
+             WHERE database = current_database()) FROM account WHERE name = 'alice'"
+        );
         stage.base.until(&sql).await;
         if round % 2 == 0 {
             stage.cluster.kill(1 + round as u32 % 3).await;
