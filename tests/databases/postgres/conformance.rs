@@ -1,18 +1,66 @@
 //! PostgreSQL keeps every rule of a resource manager.
 
-use paxos_commit::cluster::servers::ThrowawayPostgres;
-use paxos_commit::protocol::types::{Request, TxnId};
-use paxos_commit::resource::conformance::{Applied, Failure, Processes, Status, Subject, check};
-use paxos_commit::resource::postgres::{Options, Postgres, RequestError, Work};
-use tokio::sync::Mutex;
-use tokio_postgres::{Client, NoTls};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::support::{connect, until_done};
+use paxos_commit::cluster::servers::ThrowawayPostgres;
+use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
+use paxos_commit::protocol::participant::InDoubt;
+use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+use paxos_commit::resource::conformance::{Applied, Failure, Processes, Status, Subject, check};
+use paxos_commit::resource::postgres::{BranchError, Options, Postgres, RequestError, Work};
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::support::{connect, until, until_done};
 
 /// Counters in a table, on a server of their own.
 struct Counters {
     server: Mutex<ThrowawayPostgres>,
     url: String,
+    opened: AtomicU32,
+}
+
+/// An adapter, and the name under which the server knows its connections.
+struct Process {
+    postgres: Postgres,
+    name: String,
+}
+
+impl ResourceManager for Process {
+    type Error = BranchError;
+
+    async fn prepare(
+        &self,
+        branch: &BranchId,
+        request: Option<Request>,
+        read_only: ReadOnly,
+    ) -> Result<Vote, BranchError> {
+        self.postgres.prepare(branch, request, read_only).await
+    }
+
+    async fn commit(&self, branch: &BranchId) -> Result<(), BranchError> {
+        self.postgres.commit(branch).await
+    }
+
+    async fn rollback(&self, branch: &BranchId) -> Result<(), BranchError> {
+        self.postgres.rollback(branch).await
+    }
+
+    async fn let_go(&self, txn: TxnId) {
+        self.postgres.let_go(txn).await;
+    }
+
+    async fn in_doubt(&self) -> Result<Vec<InDoubt>, BranchError> {
+        self.postgres.in_doubt().await
+    }
+
+    async fn expire(&self, branch: &BranchId) -> Result<Expiry, BranchError> {
+        self.postgres.expire(branch).await
+    }
+
+    async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
+        self.postgres.settled(through).await
+    }
 }
 
 const ADD: &str = "INSERT INTO counter AS held VALUES ($1, $2) \
@@ -39,16 +87,27 @@ impl Counters {
 }
 
 impl Subject for Counters {
-    type Manager = Postgres;
+    type Manager = Process;
 
-    async fn open(&self) -> Result<Postgres, Failure> {
+    async fn open(&self) -> Result<Process, Failure> {
         let options = Options::new("local", "conformance").requests(run);
-        Ok(Postgres::connect(self.url.parse()?, NoTls, options).await?)
+        let mut config: Config = self.url.parse()?;
+        let name = format!("process {}", self.opened.fetch_add(1, Ordering::Relaxed));
+        config.application_name(name.as_str());
+        let postgres = Postgres::connect(config, NoTls, options).await?;
+        Ok(Process { postgres, name })
     }
 
-    async fn kill(&self, manager: Postgres) -> Result<(), Failure> {
+    async fn kill(&self, manager: Process) -> Result<(), Failure> {
         // All its sockets are closed; nothing more is said.
-        manager.close();
+        manager.postgres.close();
+        // What the server still does for it is done before the kit goes on: what surfaces later than
+        // that has a test of its own.
+        let sql = format!(
+            "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = '{}'",
+            manager.name
+        );
+        until(&self.admin().await, &sql).await;
         Ok(())
     }
 
@@ -65,26 +124,26 @@ impl Subject for Counters {
 
     async fn add(
         &self,
-        manager: &Postgres,
+        manager: &Process,
         txn: TxnId,
         counter: &str,
         amount: i64,
     ) -> Result<(), Failure> {
-        let work = manager.work(txn).await?;
+        let work = manager.postgres.work(txn).await?;
         work.client().execute(ADD, &[&counter, &amount]).await?;
         Ok(())
     }
 
-    async fn look(&self, manager: &Postgres, txn: TxnId, counter: &str) -> Result<i64, Failure> {
-        value(manager.work(txn).await?.client(), counter).await
+    async fn look(&self, manager: &Process, txn: TxnId, counter: &str) -> Result<i64, Failure> {
+        value(manager.postgres.work(txn).await?.client(), counter).await
     }
 
-    async fn read(&self, _: &Postgres, counter: &str) -> Result<i64, Failure> {
+    async fn read(&self, _: &Process, counter: &str) -> Result<i64, Failure> {
         value(&self.admin().await, counter).await
     }
 
-    async fn lose_connection(&self, manager: &Postgres, txn: TxnId) -> Result<Applied, Failure> {
-        let work = manager.work(txn).await?;
+    async fn lose_connection(&self, manager: &Process, txn: TxnId) -> Result<Applied, Failure> {
+        let work = manager.postgres.work(txn).await?;
         let process = work.client().query_one("SELECT pg_backend_pid()", &[]);
         let process: i32 = process.await?.get(0);
         let sql = "SELECT pg_terminate_backend($1, 60000)";
@@ -96,7 +155,7 @@ impl Subject for Counters {
         Some(Request(format!("{counter} {amount}").into_bytes().into()))
     }
 
-    async fn markers(&self, _: &Postgres) -> Result<Option<u64>, Failure> {
+    async fn markers(&self, _: &Process) -> Result<Option<u64>, Failure> {
         let sql = "SELECT count(*) FROM paxos_commit.committed";
         let row = self.admin().await.query_one(sql, &[]).await?;
         Ok(Some(row.get::<_, i64>(0) as u64))
@@ -114,6 +173,7 @@ async fn postgres_keeps_every_rule() {
     let counters = Counters {
         server: Mutex::new(server),
         url,
+        opened: AtomicU32::new(0),
     };
     let sql = "CREATE TABLE counter (name text PRIMARY KEY, value int8 NOT NULL)";
     let admin = counters.admin().await;
