@@ -73,7 +73,12 @@ impl<R: ResourceManager> Worker<R> {
                     Outcome::Abort => manager.rollback(branch).await,
                 }
             };
-            until_done(&of, "commit or rollback", finishing).await;
+            if until_done(&of, "commit or rollback", &back, finishing)
+                .await
+                .is_none()
+            {
+                return;
+            }
             let BranchId { id, branch } = of;
             answer(&back, ParticipantCommand::Finished { id, branch });
         });
@@ -85,7 +90,8 @@ impl<R: ResourceManager> Worker<R> {
             let of = BranchId { id, branch };
             let (manager, expired) = (&manager, &of);
             let expiring = || async move { manager.expire(expired).await };
-            let expiry = until_done(&of, "roll back if prepared", expiring).await;
+            let expiry = until_done(&of, "roll back if prepared", &back, expiring).await;
+            let Some(expiry) = expiry else { return };
             let BranchId { id, branch } = of;
             answer(
                 &back,
@@ -136,8 +142,14 @@ async fn attempt<T, E: std::error::Error>(
     }
 }
 
-/// Tries for ever: the outcome stands, and nobody else can apply it.
-async fn until_done<T, E, F>(of: &BranchId, what: &str, mut again: impl FnMut() -> F) -> T
+/// Tries as long as its session lives: the outcome stands, and nobody else applies it meanwhile. None
+/// when the session has ended; the next one finds the branch in doubt.
+async fn until_done<T, E, F>(
+    of: &BranchId,
+    what: &str,
+    back: &Back,
+    mut again: impl FnMut() -> F,
+) -> Option<T>
 where
     E: std::error::Error,
     F: Future<Output = Result<T, E>>,
@@ -145,13 +157,16 @@ where
     let mut pause = RETRY_MIN;
     loop {
         match attempt(again()).await {
-            Ok(done) => return done,
+            Ok(done) => return Some(done),
             Err(error) => {
                 tracing::warn!(branch = %of, error, "{what} failed; trying again in {pause:?}");
                 metrics::counter!("paxos_commit_resource_manager_errors_total").increment(1);
             }
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = back.closed() => return None,
+        }
         pause = (pause * 2).min(RETRY_MAX);
     }
 }
@@ -159,4 +174,91 @@ where
 fn answer(back: &Back, command: ParticipantCommand) {
     // The session may be gone by now; the next one finds the branch in doubt.
     let _ = back.send(Input::Command(command));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use crate::protocol::participant::InDoubt;
+    use crate::protocol::types::{InitiatorId, Roster, Session as Number};
+
+    use super::*;
+
+    /// Whatever takes longer hangs.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Its database is away.
+    struct Away;
+
+    type Failed = std::io::Result<()>;
+
+    fn away() -> Failed {
+        Err(std::io::Error::other("the database is away"))
+    }
+
+    impl ResourceManager for Away {
+        type Error = std::io::Error;
+
+        async fn prepare(
+            &self,
+            _: &BranchId,
+            _: Option<Request>,
+            _: ReadOnly,
+        ) -> Result<Vote, Self::Error> {
+            away().map(|()| Vote::Aborted)
+        }
+
+        async fn commit(&self, _: &BranchId) -> Failed {
+            away()
+        }
+
+        async fn rollback(&self, _: &BranchId) -> Failed {
+            away()
+        }
+
+        async fn let_go(&self, _: TxnId) {}
+
+        async fn in_doubt(&self) -> Result<Vec<InDoubt>, Self::Error> {
+            away().map(|()| Vec::new())
+        }
+
+        async fn expire(&self, _: &BranchId) -> Result<Expiry, Self::Error> {
+            away().map(|()| Expiry::NotPrepared)
+        }
+
+        async fn settled(&self, _: CommitId) -> Failed {
+            away()
+        }
+    }
+
+    /// What is tried again and again ends with the session: a service that begins another session
+    /// does not pile them up, and lets go of its database.
+    #[tokio::test]
+    async fn nothing_is_tried_again_for_a_session_that_has_ended() {
+        let me = Branch {
+            participant: "ledger".parse().unwrap(),
+            session: Number(1),
+        };
+        let txn = TxnId {
+            generation: 1,
+            initiator: InitiatorId(1),
+            sequence: 1,
+        };
+        let id = CommitId::new(txn, &Roster::new([me.clone()]).unwrap());
+        let manager = Arc::new(Away);
+        let worker = Worker {
+            resource_manager: manager.clone(),
+            me: me.clone(),
+        };
+        let (back, session) = mpsc::unbounded_channel();
+        worker.finish(id, me.clone(), Outcome::Commit, &back);
+        worker.expire(id, me, &back);
+        drop((worker, session));
+        let begun = Instant::now();
+        while Arc::strong_count(&manager) > 1 {
+            assert!(begun.elapsed() < LONG, "it is tried for ever");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }

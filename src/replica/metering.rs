@@ -94,6 +94,28 @@ pub fn describe_metrics() {
         "In a participant: commits and rollbacks that failed and are tried again. While it grows, \
          branches stay in doubt."
     );
+    describe_gauge!(
+        "paxos_commit_postgres_prepared",
+        Unit::Count,
+        "In a participant with PostgreSQL: its branches that stand prepared, of every session. They \
+         keep their locks, and hold back vacuum in the whole server."
+    );
+    describe_gauge!(
+        "paxos_commit_postgres_prepared_oldest_seconds",
+        Unit::Seconds,
+        "For how long the oldest of them has stood so, by the server's clock."
+    );
+    describe_gauge!(
+        "paxos_commit_mariadb_prepared",
+        Unit::Count,
+        "In a participant with MariaDB: its branches that stand prepared, of every session. They keep \
+         their locks, and hold back purge."
+    );
+    describe_gauge!(
+        "paxos_commit_mariadb_prepared_oldest_seconds",
+        Unit::Seconds,
+        "For how long this process has seen the oldest of them so."
+    );
 }
 
 /// Counts what is saved, on the thread that saves.
