@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::wire::FRAME_BYTES_MAX;
@@ -22,6 +24,15 @@ const KEEP_ALIVE: Duration = Duration::from_millis(750);
 /// The round trip that is assumed before one was measured: what is lost of a handshake is sent
 /// again after about three times that. (quinn's own, for the whole internet, is 333 ms.)
 const INITIAL_RTT: Duration = Duration::from_millis(20);
+
+/// After so many packets the peer acknowledges at once. (quinn's own, after two, makes a packet of
+/// its own of every third: what answers a message comes when a disk has been written, not at once.)
+const ACKNOWLEDGE_EVERY: u32 = 10;
+
+/// After so long it acknowledges what there is, if nothing that it sends anyway has done so. What is
+/// lost at the end of a burst is sent again that much later than after one round trip. (The usual is
+/// 25 ms.)
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(5);
 
 /// What a replica may have under way on a connection: two of the longest frames.
 pub(super) const WINDOW: u32 = 2 * FRAME_BYTES_MAX as u32;
@@ -115,8 +126,13 @@ pub enum ListenError {
 
 /// Up to `window` bytes may come that were not read yet.
 fn transport(window: u32) -> Arc<TransportConfig> {
+    let mut acknowledging = AckFrequencyConfig::default();
+    acknowledging
+        .ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGE_EVERY))
+        .max_ack_delay(Some(ACKNOWLEDGE_WITHIN));
     let mut transport = TransportConfig::default();
     transport
+        .ack_frequency_config(Some(acknowledging))
         .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
         .keep_alive_interval(Some(KEEP_ALIVE))

@@ -1,9 +1,12 @@
 //! What waits to be written to one connection.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
+use crate::protocol::message::Message;
 use crate::wire::{self, Frame};
 
 use super::shares::Share;
@@ -16,6 +19,9 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A buffer that had to hold more than this is not kept for what comes next.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
+
+/// How long what nobody waits for may wait for something that somebody does.
+const LINGER: Duration = Duration::from_millis(10);
 
 /// A bounded queue of encoded frames with one reader, the connection's writer. When it is full the
 /// connection is given up: everything unacknowledged is sent again on the next one.
@@ -37,6 +43,10 @@ struct State {
     frames: usize,
     /// How many bytes the writer took last, and may still hold.
     taken: usize,
+    /// Whether something is there that somebody waits for.
+    urgent: bool,
+    /// When the writer takes also what nobody waits for.
+    due: Option<Instant>,
     closed: bool,
 }
 
@@ -77,8 +87,17 @@ impl Outbox {
             return Err(Full);
         }
         state.frames += 1;
+        let is_news = match may_linger(frame) {
+            true => state.due.is_none() && !state.urgent,
+            false => !state.urgent,
+        };
+        if is_news && may_linger(frame) {
+            state.due = Some(Instant::now() + LINGER);
+        } else if is_news {
+            state.urgent = true;
+        }
         drop(state);
-        if before == 0 {
+        if is_news {
             self.ready.notify_one();
         }
         Ok(())
@@ -93,21 +112,29 @@ impl Outbox {
         }
         loop {
             let ready = self.ready.notified();
-            {
+            let due = {
                 let mut state = self.lock();
                 // Who asks for more has written what there was.
-                self.share.unqueue(state.taken);
-                state.taken = state.bytes.len();
-                if state.taken > 0 {
+                self.share.unqueue(std::mem::take(&mut state.taken));
+                let is_due = |due: Instant| due <= Instant::now();
+                let is_late = state.due.is_some_and(is_due);
+                if state.urgent || is_late || (state.closed && !state.bytes.is_empty()) {
+                    (state.urgent, state.due) = (false, None);
                     state.frames = 0;
+                    state.taken = state.bytes.len();
                     std::mem::swap(bytes, &mut state.bytes);
                     return true;
                 }
                 if state.closed {
                     return false;
                 }
+                state.due
+            };
+            match due {
+                // It is due, or something came that is not to wait: it looks again.
+                Some(due) => drop(timeout_at(due, ready).await),
+                None => ready.await,
             }
-            ready.await;
         }
     }
 
@@ -124,6 +151,12 @@ impl Outbox {
     }
 }
 
+/// Whether nobody waits for it: `Applied` only lets a replica forget. So it goes with the next vote,
+/// and takes no packet, and no turn of the replica, of its own.
+fn may_linger(frame: &Frame) -> bool {
+    matches!(frame, Frame::Message(Message::Applied { .. }))
+}
+
 impl Drop for Outbox {
     fn drop(&mut self) {
         let state = self.lock();
@@ -133,8 +166,10 @@ impl Drop for Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Waker};
+
     use super::*;
-    use crate::protocol::message::Message;
 
     /// The frames that stand in `bytes`.
     fn frames(mut bytes: &[u8]) -> Vec<Frame> {
@@ -177,6 +212,54 @@ mod tests {
             generation: 1,
             ids: vec![id.parse().unwrap(); 10_000],
         })
+    }
+
+    fn is_ready(taking: Pin<&mut impl Future>) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        taking.poll(&mut context).is_ready()
+    }
+
+    fn applied() -> Frame {
+        let id = "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b";
+        let branch = "stock/0000000000000007".parse();
+        Frame::Message(Message::Applied {
+            id: id.parse().unwrap(),
+            branch: branch.unwrap(),
+        })
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_goes_with_the_next_that_somebody_does() {
+        let outbox = Outbox::default();
+        let mut taken = Vec::new();
+        outbox.push(&applied()).unwrap();
+        {
+            let mut taking = pin!(outbox.take(&mut taken));
+            assert!(!is_ready(taking.as_mut()));
+            outbox.push(&Frame::Lsn(1)).unwrap();
+            assert!(is_ready(taking.as_mut()));
+        }
+        assert_eq!(frames(&taken), [applied(), Frame::Lsn(1)]);
+        // What was urgent is no longer.
+        outbox.push(&applied()).unwrap();
+        assert!(!is_ready(pin!(outbox.take(&mut taken))));
+    }
+
+    #[tokio::test]
+    async fn or_by_itself_after_a_while_or_at_the_end() {
+        let outbox = Outbox::default();
+        let mut taken = Vec::new();
+        let before = Instant::now();
+        outbox.push(&applied()).unwrap();
+        outbox.push(&applied()).unwrap();
+        assert!(outbox.take(&mut taken).await);
+        assert!(before.elapsed() >= LINGER);
+        assert_eq!(frames(&taken), [applied(), applied()]);
+        outbox.push(&applied()).unwrap();
+        outbox.close();
+        assert!(is_ready(pin!(outbox.take(&mut taken))));
+        assert_eq!(frames(&taken), [applied()]);
+        assert!(!outbox.take(&mut taken).await);
     }
 
     #[tokio::test]
