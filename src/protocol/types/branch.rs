@@ -1,14 +1,19 @@
 //! Participants, their sessions, and the rosters that they stand in.
 
+use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use super::id::RosterDigest;
 use super::limited::limited;
+use super::recent::Recent;
 
 /// The most branches that one transaction can have.
 pub const ROSTER_MAX: usize = 32;
@@ -64,7 +69,14 @@ impl<'de> Deserialize<'de> for ParticipantName {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ParticipantName, E> {
-                text.parse().map_err(E::custom)
+                thread_local! {
+                    static NAMES: RefCell<Recent<ParticipantName>> =
+                        const { RefCell::new(Recent::new()) };
+                }
+                let last = text.bytes().last().unwrap_or(0);
+                let is_it = |known: &ParticipantName| known.as_str() == text;
+                let make = || text.parse().map_err(E::custom);
+                Recent::get_or_make(&NAMES, text.len() + usize::from(last), is_it, make)
             }
         }
 
@@ -143,8 +155,14 @@ pub struct BranchTextError {
 }
 
 /// The branches of one transaction, sorted, fixed once by the initiator when it asks for commit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Roster(Arc<[Branch]>);
+#[derive(Clone)]
+pub struct Roster(Arc<Sorted>);
+
+struct Sorted {
+    branches: Vec<Branch>,
+    /// Computed when it is asked for.
+    digest: OnceLock<RosterDigest>,
+}
 
 impl Roster {
     /// Makes a roster.
@@ -163,29 +181,45 @@ impl Roster {
             Some(pair) => Err(RosterError::Twice {
                 branch: pair[0].clone(),
             }),
-            None => Ok(Roster(branches.into())),
+            None => Ok(Roster(Arc::new(Sorted {
+                branches,
+                digest: OnceLock::new(),
+            }))),
         }
+    }
+
+    /// What it is called in the names of instances.
+    pub(super) fn digest(&self) -> RosterDigest {
+        *self.0.digest.get_or_init(|| RosterDigest::compute(self))
+    }
+
+    fn branches(&self) -> &[Branch] {
+        &self.0.branches
     }
 
     /// How many branches there are.
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.branches().len()
     }
 
     /// The position of `branch` in the sorted order.
     pub fn index_of(&self, branch: &Branch) -> Option<usize> {
-        self.0.iter().position(|entry| entry == branch)
+        // Sessions are drawn, names look alike: most others differ in the first that is compared.
+        let is_it = |entry: &Branch| {
+            entry.session == branch.session && entry.participant == branch.participant
+        };
+        self.branches().iter().position(is_it)
     }
 
     /// The branches in order.
     pub fn iter(&self) -> impl Iterator<Item = &Branch> + '_ {
-        self.0.iter()
+        self.branches().iter()
     }
 
     /// The branches at the positions in `set`, in order.
     pub fn select(&self, set: BranchSet) -> impl Iterator<Item = &Branch> + '_ {
-        let entries = self.0.iter().enumerate();
+        let entries = self.branches().iter().enumerate();
         entries
             .filter(move |(index, _)| set.contains(*index))
             .map(|(_, branch)| branch)
@@ -197,16 +231,56 @@ impl Roster {
     }
 }
 
+impl PartialEq for Roster {
+    fn eq(&self, other: &Roster) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.branches() == other.branches()
+    }
+}
+
+impl Eq for Roster {}
+
+impl PartialOrd for Roster {
+    fn partial_cmp(&self, other: &Roster) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Roster {
+    fn cmp(&self, other: &Roster) -> Ordering {
+        self.branches().cmp(other.branches())
+    }
+}
+
+impl Hash for Roster {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.branches().hash(state);
+    }
+}
+
+impl fmt::Debug for Roster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Roster").field(&self.branches()).finish()
+    }
+}
+
 impl Serialize for Roster {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        self.branches().serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Roster {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        thread_local! {
+            static ROSTERS: RefCell<Recent<Roster>> = const { RefCell::new(Recent::new()) };
+        }
         let branches: Vec<Branch> = limited::<_, _, ROSTER_MAX>(deserializer)?;
-        Roster::new(branches).map_err(de::Error::custom)
+        let sessions = branches.iter().map(|branch| branch.session.0);
+        let hint = sessions.fold(0, u64::wrapping_add) as usize;
+        // Whoever has sorted them sends them sorted.
+        let is_it = |known: &Roster| known.branches() == branches;
+        let make = || Roster::new(branches.iter().cloned()).map_err(de::Error::custom);
+        Recent::get_or_make(&ROSTERS, hint, is_it, make)
     }
 }
 

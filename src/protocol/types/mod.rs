@@ -6,6 +6,7 @@ mod entry;
 mod generations;
 mod id;
 mod limited;
+mod recent;
 
 use std::fmt;
 use std::sync::Arc;
