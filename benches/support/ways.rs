@@ -63,6 +63,8 @@ pub(crate) struct Ways {
 
 struct Inner {
     lanes: Vec<Mutex<Lane>>,
+    /// How many transactions each lane has begun.
+    begun: Vec<AtomicU64>,
     initiator: Initiator,
     applied: Arc<Waiting>,
     _participants: Vec<Participant>,
@@ -71,7 +73,11 @@ struct Inner {
     _servers: (ThrowawayPostgres, ThrowawayMariadb),
 }
 
-/// What one of many has for itself: connections, and a row in each database.
+/// How many rows a lane goes through in turn. What is committed is applied a moment later, and until
+/// then its row is locked: as with customers, the next transaction is about another one.
+const ROWS: u64 = 64;
+
+/// What one of many has for itself: connections, and [`ROWS`] rows in each database.
 struct Lane {
     postgres: Client,
     mariadb: Conn,
@@ -95,7 +101,8 @@ impl Ways {
         for _ in 0..lanes {
             open.push(Mutex::new(Lane::open(&urls).await));
         }
-        open[0].lock().await.create(lanes).await;
+        let rows = u64::from(lanes) * ROWS;
+        open[0].lock().await.create(rows).await;
 
         let program = env!("CARGO_BIN_EXE_paxos-commit").into();
         let name = "bench".parse().expect("a name");
@@ -104,15 +111,18 @@ impl Ways {
         cluster.start_all().expect("replicas");
         let access = |role| cluster.issue(role).expect("an identity").1;
         let applied = Arc::new(Waiting::default());
+        // A branch of MariaDB keeps its connection until it is applied, which the next does not wait
+        // for.
+        let connections = 3 * lanes as usize;
         let options = postgres::Options::new("bench", "postgres").requests(in_postgres);
         let server = urls[0].parse().expect("an address");
-        let manager = Postgres::connect(server, NoTls, options.work_connections(lanes as usize));
+        let manager = Postgres::connect(server, NoTls, options.work_connections(connections));
         let manager = Telling::new(manager.await.expect("PostgreSQL"), &applied);
         let role = Role::Participant("postgres".parse().expect("a name"));
         let first = Participant::builder(access(role)).connect(manager).await;
         let options = mariadb::Options::new("bench", "mariadb").requests(in_mariadb);
         let server = Opts::from_url(&urls[1]).expect("an address");
-        let manager = Mariadb::connect(server, options.work_connections(lanes as usize));
+        let manager = Mariadb::connect(server, options.work_connections(connections));
         let manager = Telling::new(manager.await.expect("MariaDB"), &applied);
         let role = Role::Participant("mariadb".parse().expect("a name"));
         let second = Participant::builder(access(role)).connect(manager).await;
@@ -121,6 +131,7 @@ impl Ways {
         Ways {
             inner: Arc::new(Inner {
                 lanes: open,
+                begun: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
                 initiator: initiator.expect("an initiator"),
                 applied,
                 _participants: vec![first.expect("a service"), second.expect("a service")],
@@ -130,9 +141,10 @@ impl Ways {
         }
     }
 
-    /// Changes the rows of a lane.
+    /// Changes the next row of a lane in each database.
     pub(crate) async fn go(&self, way: Way, lane: u32) {
-        let id = i64::from(lane);
+        let begun = self.inner.begun[lane as usize].fetch_add(1, Ordering::Relaxed);
+        let id = (u64::from(lane) * ROWS + begun % ROWS) as i64;
         match way {
             Way::LocalPostgres => self.lane(lane).lock().await.in_postgres(id).await,
             Way::LocalMariadb => self.lane(lane).lock().await.in_mariadb(id).await,
@@ -182,7 +194,7 @@ impl Lane {
         }
     }
 
-    async fn create(&mut self, rows: u32) {
+    async fn create(&mut self, rows: u64) {
         let row = |id| format!("({id}, 0)");
         let rows: Vec<String> = (0..rows).map(row).collect();
         let table = "CREATE TABLE account (id BIGINT PRIMARY KEY, balance BIGINT NOT NULL)";

@@ -208,13 +208,12 @@ impl Mariadb {
         }
     }
 
-    /// A prepared branch keeps its connection, for a while, and unless others wait for one.
+    /// A prepared branch keeps its connection for a while.
     fn hold(&self, branch: &BranchId, lease: Lease) {
         let patience = self.options().answer_max;
-        let is_short = self.inner.working.is_short();
         self.registry().prepared(branch, lease);
         let (txn, hold_max) = (branch.id.txn, self.options().hold_max);
-        if is_short || hold_max.is_zero() {
+        if hold_max.is_zero() {
             let held = self.registry().hand_over(txn);
             tokio::spawn(async move {
                 if let Some(held) = held {

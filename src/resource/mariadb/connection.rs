@@ -91,12 +91,6 @@ impl Connections {
         }
     }
 
-    /// Whether whoever asks now must wait for somebody else.
-    pub(super) fn is_short(&self) -> bool {
-        let status = self.pool.status();
-        status.waiting > 0 || (status.size >= status.max_size && status.available == 0)
-    }
-
     /// One was found dead: the server was restarted, and those that nobody holds are dead as well.
     pub(super) fn drop_idle(&self) {
         self.pool.retain(|_, _| false);

@@ -113,8 +113,8 @@
 //!   although `XA RECOVER` lists it. So 1397 may mean "missing" and "somebody has it"; `XA START` of
 //!   the same xid tells (XAER_DUPID, 1440, if anybody has it in whatever state). The adapter finishes
 //!   a branch where it was prepared. If the outcome takes longer than
-//!   [`hold_max`](Options::hold_max), or work waits for a connection, it closes that connection, and
-//!   the branch is everybody's. The same happens when a client is lost, or at `KILL CONNECTION`. (A
+//!   [`hold_max`](Options::hold_max), or work waits for a connection for more than 20 ms, it closes
+//!   that connection, and the branch is everybody's. The same happens when a client is lost, or at `KILL CONNECTION`. (A
 //!   session that has a prepared branch can do nothing else: 1399.)
 //! - **Who finishes a branch in the very moment in which its session ends is told that it is done,
 //!   and it is not**: `XA COMMIT` answers OK and commits nothing, the branch keeps its locks, and

@@ -133,8 +133,8 @@ impl Options {
     }
 
     /// How long a prepared branch keeps the connection on which it was prepared, since nobody else
-    /// can finish it while that lives. After that, or as soon as work waits for a connection, it is
-    /// closed, and any session can. Usually 1 s.
+    /// can finish it while that lives. After that, or when work waits for a connection for more than
+    /// 20 ms, it is closed, and any session can. Usually 1 s.
     #[must_use]
     pub fn hold_max(mut self, max: Duration) -> Self {
         self.hold_max = max;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
@@ -104,9 +105,9 @@ pub(super) enum Known {
 #[derive(Default)]
 pub(super) struct Registry {
     standing: BTreeMap<TxnId, Standing>,
-    /// The transactions whose prepared branches keep their connections, the oldest first. Some may
-    /// not keep it any more.
-    holding: VecDeque<TxnId>,
+    /// The transactions whose prepared branches keep their connections, and since when, the oldest
+    /// first. Some may not keep it any more.
+    holding: VecDeque<(TxnId, Instant)>,
     ends: BTreeSet<TxnId>,
     order: VecDeque<TxnId>,
 }
@@ -156,13 +157,13 @@ impl Registry {
     pub(super) fn prepared(&mut self, branch: &BranchId, held: Lease) {
         if let Some(standing) = self.standing.get_mut(&branch.id.txn) {
             standing.stage = Stage::Prepared(branch.clone(), Some(held));
-            self.holding.push_back(branch.id.txn);
+            self.holding.push_back((branch.id.txn, Instant::now()));
         }
     }
 
     /// Takes the connection away that a prepared branch keeps, if it still does.
     pub(super) fn hand_over(&mut self, txn: TxnId) -> Option<Lease> {
-        self.holding.retain(|held| *held != txn);
+        self.holding.retain(|(held, _)| *held != txn);
         match self
             .standing
             .get_mut(&txn)
@@ -173,9 +174,13 @@ impl Registry {
         }
     }
 
-    /// Takes the connection away that a prepared branch has kept for the longest time.
-    pub(super) fn hand_over_oldest(&mut self) -> Option<Lease> {
-        while let Some(txn) = self.holding.front().copied() {
+    /// Takes the connection away that a prepared branch has kept for the longest time, and at least
+    /// for so long.
+    pub(super) fn hand_over_oldest(&mut self, kept: Duration) -> Option<Lease> {
+        while let Some((txn, since)) = self.holding.front().copied() {
+            if since.elapsed() < kept {
+                return None;
+            }
             if let Some(held) = self.hand_over(txn) {
                 return Some(held);
             }

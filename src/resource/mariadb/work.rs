@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Error, Params};
@@ -18,6 +20,11 @@ use super::state::{Seat, Slot};
 
 /// How often a branch is begun anew on another connection, if one turns out to be dead.
 const BEGIN_TRIES: usize = 4;
+
+/// For so long a prepared branch keeps its connection, even if work waits for one. Usually its outcome
+/// comes earlier, and then the connection is free at once; a branch that was handed over is finished
+/// only some 50 ms later.
+const KEPT_MIN: Duration = Duration::from_millis(20);
 
 /// The connection of one transaction, for as long as this is held.
 ///
@@ -209,16 +216,19 @@ impl Mariadb {
         }
     }
 
-    /// A connection to work on. If there is none, the prepared branch that has kept its own for the
-    /// longest time gives it up.
+    /// A connection to work on. If none becomes free for a while, the prepared branch that has kept
+    /// its own for the longest time gives it up, and so on.
     async fn lease_for_work(&self) -> Result<Lease, WorkError> {
-        if self.inner.working.is_short() {
-            let oldest = self.registry().hand_over_oldest();
+        let mut leasing = pin!(self.inner.working.lease());
+        loop {
+            if let Ok(lease) = timeout(KEPT_MIN, leasing.as_mut()).await {
+                return Ok(lease?);
+            }
+            let oldest = self.registry().hand_over_oldest(KEPT_MIN);
             if let Some(held) = oldest {
                 held.hang_up(self.options().answer_max).await;
             }
         }
-        Ok(self.inner.working.lease().await?)
     }
 
     /// An answer of the server, if it comes in time.
