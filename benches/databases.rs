@@ -1,7 +1,7 @@
 //! What a transaction over two databases costs, beside what the same databases take by themselves.
 //!
 //! `cargo bench --bench databases --features postgres,mariadb`; with `-- --test` a few transactions, to
-//! show that it runs. A row in PostgreSQL and a row in MariaDB change, on throw-away servers beside
+//! show that it runs, with `-- local` only the ways whose names have that word. A row in PostgreSQL and a row in MariaDB change, on throw-away servers beside
 //! each other on this machine:
 //!
 //! | way | what |
@@ -30,6 +30,12 @@ const CONCURRENT: u32 = 16;
 fn main() {
     let is_test = std::env::args().any(|argument| argument == "--test");
     let (rounds, count) = if is_test { (1, 10) } else { (5, 400) };
+    let word = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let is_wanted = |way: &Way| {
+        word.as_ref()
+            .is_none_or(|word| way.to_string().contains(word))
+    };
+    let wanted: Vec<Way> = Way::ALL.into_iter().filter(is_wanted).collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
@@ -38,14 +44,14 @@ fn main() {
             "                                      one at a time, ms      {CONCURRENT} at a time"
         );
         println!("way                                     p50      p99           per s");
-        let mut results = vec![Vec::new(); Way::ALL.len()];
+        let mut results = vec![Vec::new(); wanted.len()];
         for _ in 0..rounds {
-            for (way, results) in Way::ALL.into_iter().zip(&mut results) {
+            for (way, results) in wanted.iter().copied().zip(&mut results) {
                 results.push(measure(&ways, way, count).await);
             }
         }
         let mut medians = Vec::new();
-        for (way, results) in Way::ALL.into_iter().zip(&results) {
+        for (way, results) in wanted.iter().copied().zip(&results) {
             let p50 = median(results.iter().map(|result| result.p50));
             let p99 = median(results.iter().map(|result| result.p99));
             let rate = median(results.iter().map(|result| result.per_s));
@@ -55,12 +61,8 @@ fn main() {
             );
             medians.push((way, p50));
         }
-        let of = |wanted| {
-            medians
-                .iter()
-                .find(|(way, _)| *way == wanted)
-                .map_or(0.0, |(_, p50)| *p50)
-        };
+        let of = |wanted| medians.iter().find(|(way, _)| *way == wanted);
+        let of = |wanted| of(wanted).map_or(f64::NAN, |(_, p50)| *p50);
         let by_hand = of(Way::ByHand);
         println!(
             "paxos-commit: p50 {:.2} x by hand until the outcome, {:.2} x until applied",
