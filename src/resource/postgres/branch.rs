@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Row};
 
 use crate::participant::{BranchId, Expiry, ResourceManager};
 use crate::protocol::participant::{InDoubt, Owner};
@@ -15,7 +16,8 @@ use super::connection::Lease;
 use super::error::{BranchError, Refusal, WorkError};
 use super::finishing::{Ending, Finished};
 use super::state::{End, Preparing, Seat, Slot};
-use super::work::{MARK, Work};
+use super::statements::Statements;
+use super::work::Work;
 use super::{Postgres, Prepared};
 
 /// Why a branch is not prepared.
@@ -157,15 +159,19 @@ impl Postgres {
             handler(work, request).await.map_err(Refusal::Request)?;
             work = self.take(seat).await?;
         }
-        let (vote, end) = match (self.inspect(&work).await?, read_only) {
-            (Wrote::Nothing, ReadOnly::Allowed) => {
+        let wrote = match read_only {
+            ReadOnly::Allowed => self.inspect(&work).await?,
+            ReadOnly::Forbidden => Wrote::Something,
+        };
+        let (vote, end) = match wrote {
+            Wrote::Nothing => {
                 // Not a rollback: what a serializable transaction has read counts only if it commits.
                 let commit = work.client().batch_execute("COMMIT");
                 self.answered("let go of what was only read", commit)
                     .await?;
                 (Vote::ReadOnly, Some(End::ReadOnly))
             }
-            (Wrote::Nothing, ReadOnly::Forbidden) | (Wrote::Something, _) => {
+            Wrote::Something => {
                 self.prepare_on(&work, branch).await?;
                 (Vote::Prepared, None)
             }
@@ -190,31 +196,28 @@ impl Postgres {
 
     /// Whether the transaction that was begun for the branch still stands, and what it did.
     async fn inspect(&self, work: &Work) -> Result<Wrote, Unprepared> {
-        // The first column is no name, so that no table of the service can be in the way.
-        let sql = format!(
-            "SELECT pg_catalog.current_setting('{MARK}', true), current_user::text, \
-             pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
-        );
-        let asking = work.client().query_typed_one(&sql, &[]);
-        let row = match timeout(self.options().answer_max, asking).await {
-            Ok(Ok(row)) => row,
-            Ok(Err(error)) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
-                return Err(Refusal::Failed.into());
-            }
-            Ok(Err(_)) if work.client().is_closed() => return Err(Refusal::Lost.into()),
-            Ok(Err(source)) => {
-                let what = "say what the work did";
-                return Err(BranchError::Server { what, source }.into());
-            }
-            Err(_) => return Err(self.silent("say what the work did").into()),
-        };
+        let what = "say what the work did";
+        let statements = self.statements(work).await?;
+        let asking = work.client().query_one(&statements.inspect, &[]);
+        match timeout(self.options().answer_max, asking).await {
+            Ok(Err(_)) if work.client().is_closed() => Err(Refusal::Lost.into()),
+            Ok(answer) => self.judge(work, answer),
+            Err(_) => Err(self.silent(what).into()),
+        }
+    }
+
+    fn judge(&self, work: &Work, answer: Result<Row, Error>) -> Result<Wrote, Unprepared> {
+        let row = answer.map_err(|source| match source.code() {
+            Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => Refusal::Failed.into(),
+            Some(_) | None => self.failed(work, "say what the work did", source),
+        })?;
         let mark: Option<String> = row.get(0);
         if mark.as_deref() != Some(work.txn().to_string().as_str()) {
             return Err(Refusal::EndedByItself.into());
         }
-        let (got, expected) = (row.get::<_, String>(1), work.user());
-        if got != expected {
-            let expected = expected.to_owned();
+        let (got, expected) = (row.get::<_, String>(1), &work.connection().user);
+        if got != *expected {
+            let expected = expected.clone();
             return Err(Refusal::Role { expected, got }.into());
         }
         Ok(match row.get(2) {
@@ -223,45 +226,58 @@ impl Postgres {
         })
     }
 
-    /// Writes the marker, prepares, and looks whether it stands prepared: in one go, since the
-    /// server takes one after the other, and what follows an error does nothing.
+    /// Inspects, writes the marker, prepares, and looks whether it stands prepared: in one go, since
+    /// the server takes one after the other, and what follows an error does nothing.
     async fn prepare_on(&self, work: &Work, branch: &BranchId) -> Result<(), Unprepared> {
         let name = self.inner.names.name_of(branch);
-        let insert = format!("INSERT INTO {}.committed VALUES ($1)", self.schema());
         let prepare = format!("PREPARE TRANSACTION '{name}'");
-        // A failed transaction answers PREPARE TRANSACTION with ROLLBACK, and with no error.
-        let look = "SELECT 1 FROM pg_catalog.pg_prepared_xacts \
-                    WHERE gid = $1 AND database = pg_catalog.current_database()";
+        let (mark, user) = (work.txn().to_string(), &work.connection().user);
+        let statements = self.statements(work).await?;
         let client = work.client();
-        let parameter = [(&name as _, Type::TEXT)];
+        let marker: [&(dyn ToSql + Sync); 3] = [&name, &mark, user];
         let all = async {
             tokio::join!(
                 biased;
-                client.execute_typed(&insert, &parameter),
+                client.query_one(&statements.inspect, &[]),
+                client.execute(&statements.mark, &marker),
                 client.batch_execute(&prepare),
-                client.query_typed_opt(look, &parameter),
+                client.query_opt(&statements.look, &marker[..1]),
             )
         };
-        let (marked, prepared, found) = match timeout(self.options().answer_max, all).await {
-            Ok(answers) => answers,
-            Err(_) => return Err(self.silent("prepare").into()),
-        };
+        let (inspected, marked, prepared, found) =
+            match timeout(self.options().answer_max, all).await {
+                Ok(answers) => answers,
+                Err(_) => return Err(self.silent("prepare").into()),
+            };
+        self.judge(work, inspected)?;
         let what = "write the marker of the commit";
-        marked.map_err(|source| BranchError::Server { what, source })?;
+        let marked = marked.map_err(|source| self.failed(work, what, source))?;
         match prepared {
             Ok(()) => {}
             Err(error) if error.code() == Some(&SqlState::OUT_OF_MEMORY) => {
                 return Err(BranchError::Full.into());
             }
-            Err(source) => {
-                let what = "prepare";
-                return Err(BranchError::Server { what, source }.into());
-            }
+            Err(source) => return Err(self.failed(work, "prepare", source)),
         }
         let what = "say whether it has prepared";
-        let found = found.map_err(|source| BranchError::Server { what, source })?;
-        found.ok_or_else(|| BranchError::NotPrepared(branch.clone()))?;
+        let found = found.map_err(|source| self.failed(work, what, source))?;
+        if marked != 1 || found.is_none() {
+            return Err(BranchError::NotPrepared(branch.clone()).into());
+        }
         Ok(())
+    }
+
+    async fn statements<'w>(&self, work: &'w Work) -> Result<&'w Statements, Unprepared> {
+        let statements = work.connection().statements(self.schema()).await;
+        let what = "take the adapter's statements";
+        statements.map_err(|source| self.failed(work, what, source))
+    }
+
+    fn failed(&self, work: &Work, what: &'static str, source: Error) -> Unprepared {
+        if Statements::are_gone(&source) {
+            work.connection().spoil();
+        }
+        BranchError::Server { what, source }.into()
     }
 
     /// Rolls a branch back, wherever it stands.

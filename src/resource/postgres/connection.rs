@@ -5,18 +5,21 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, TimeoutType,
 };
+use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, Error, Socket};
 
 use super::error::AcquireError;
 use super::options::Options;
+use super::statements::Statements;
 
 /// What undoes whatever work may have left in its session. (Temporary tables and `LISTEN` cannot be
 /// left: `PREPARE TRANSACTION` refuses them.)
@@ -37,7 +40,23 @@ pub(super) struct Connection {
     pub(super) backend: Backend,
     /// As whom it is connected.
     pub(super) user: String,
+    statements: OnceCell<Statements>,
+    /// It must not be used again.
+    is_spoiled: AtomicBool,
     task: JoinHandle<()>,
+}
+
+impl Connection {
+    /// The adapter's own statements; prepares them when they are first asked for.
+    pub(super) async fn statements(&self, schema: &str) -> Result<&Statements, Error> {
+        let preparing = || Statements::prepare(&self.client, schema);
+        self.statements.get_or_try_init(preparing).await
+    }
+
+    /// When the one who has it is done with it, it is closed.
+    pub(super) fn spoil(&self) {
+        self.is_spoiled.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Connection {
@@ -98,6 +117,8 @@ async fn introduce(client: Client, task: JoinHandle<()>) -> Result<Connection, E
                 started: row.get(1),
             },
             user: row.get(2),
+            statements: OnceCell::new(),
+            is_spoiled: AtomicBool::new(false),
             task,
         }),
         Err(error) => {
@@ -116,7 +137,7 @@ impl Manager for Dialer {
     }
 
     async fn recycle(&self, held: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
-        if held.client.is_closed() {
+        if held.client.is_closed() || held.is_spoiled.load(Ordering::Relaxed) {
             return Err(RecycleError::message("the connection is closed"));
         }
         Ok(())

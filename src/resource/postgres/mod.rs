@@ -131,6 +131,7 @@ mod gid;
 mod options;
 mod schema;
 mod state;
+mod statements;
 mod work;
 
 use std::fmt;

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::protocol::types::TxnId;
 
 use super::Postgres;
-use super::connection::Lease;
+use super::connection::{Connection, Lease};
 use super::error::WorkError;
 use super::state::{Seat, Slot};
 
@@ -44,9 +44,8 @@ impl Work {
         self.seat.txn
     }
 
-    /// As whom its connection was made.
-    pub(super) fn user(&self) -> &str {
-        &self.lease().user
+    pub(super) fn connection(&self) -> &Connection {
+        self.lease()
     }
 
     /// Takes the connection out; nobody works here any more.
@@ -114,12 +113,12 @@ impl Postgres {
         let level = self.options().isolation;
         let txn = seat.txn;
         let begin = format!("BEGIN ISOLATION LEVEL {level} READ WRITE; SET LOCAL {MARK} = '{txn}'");
-        let answer = timeout(
-            self.options().answer_max,
-            lease.client.batch_execute(&begin),
-        )
-        .await;
-        match answer {
+        let beginning = async {
+            // Outside of the transaction, where an error spoils nothing.
+            lease.statements(self.schema()).await?;
+            lease.client.batch_execute(&begin).await
+        };
+        match timeout(self.options().answer_max, beginning).await {
             Ok(Ok(())) => {
                 // Before anybody works on it: whoever closes the seat later has the process ended,
                 // whoever did so before is noticed after this.

@@ -148,19 +148,22 @@ async fn a_failed_transaction_votes_to_abort_although_the_server_gives_no_error(
 async fn work_that_ends_its_transaction_by_itself_is_noticed() {
     let base = Base::new("ended_by_itself").await;
     let postgres = base.open().await;
-    for (n, ends) in [
-        (1, "COMMIT"),
-        (2, "ROLLBACK"),
-        (3, "COMMIT; BEGIN"),
-        (4, "ROLLBACK AND CHAIN"),
-        (5, "PREPARE TRANSACTION 'somebody'; BEGIN"),
-        (6, "END; SELECT 1"),
-    ] {
+    let ends = [
+        "COMMIT",
+        "ROLLBACK",
+        "COMMIT; BEGIN",
+        "ROLLBACK AND CHAIN",
+        "PREPARE TRANSACTION 'somebody'; BEGIN",
+        "END; SELECT 1",
+    ];
+    let ways = [ReadOnly::Allowed, ReadOnly::Forbidden];
+    let all = ways.iter().flat_map(|way| ends.map(|ends| (*way, ends)));
+    for (n, (read_only, ends)) in (1..).zip(all) {
         pay(&postgres, n, "bob", 1).await;
         let work = postgres.work(txn(n)).await.unwrap();
         work.client().batch_execute(ends).await.unwrap();
         drop(work);
-        if n == 5 {
+        if ends.contains("somebody") {
             // It is not the adapter's, which leaves it alone.
             assert_eq!(base.names().await, ["somebody"]);
             base.admin
@@ -170,12 +173,36 @@ async fn work_that_ends_its_transaction_by_itself_is_noticed() {
         }
         // Even if it goes on.
         pay(&postgres, n, "alice", 0).await;
-        for read_only in [ReadOnly::Allowed, ReadOnly::Forbidden] {
+        for _ in 0..2 {
             let voted = postgres.prepare(&branch(n), None, read_only).await.unwrap();
             assert_eq!(voted, Vote::Aborted, "{ends}");
         }
         assert!(base.names().await.is_empty(), "{ends}");
     }
+    let sql = "SELECT count(*) FROM paxos_commit.committed";
+    assert_eq!(base.count(sql).await, 0);
+}
+
+#[tokio::test]
+async fn work_that_removes_the_adapters_statements_aborts_and_its_connection_goes() {
+    let base = Base::new("deallocate").await;
+    let postgres = base.open_with(base.options().work_connections(1)).await;
+    for (n, read_only) in [(1, ReadOnly::Allowed), (2, ReadOnly::Forbidden)] {
+        pay(&postgres, n, "alice", 1).await;
+        let work = postgres.work(txn(n)).await.unwrap();
+        let removing = work.client().batch_execute("DEALLOCATE ALL");
+        removing.await.unwrap();
+        drop(work);
+        let voted = postgres.prepare(&branch(n), None, read_only).await;
+        assert!(voted.is_err(), "{voted:?}");
+        postgres.rollback(&branch(n)).await.unwrap();
+        // The only connection: a new one.
+        pay(&postgres, n + 10, "alice", -10).await;
+        assert_eq!(prepare(&postgres, n + 10).await, Vote::Prepared);
+        postgres.commit(&branch(n + 10)).await.unwrap();
+    }
+    assert_eq!(base.balance("alice").await, 80);
+    assert!(base.names().await.is_empty());
 }
 
 #[tokio::test]
@@ -207,9 +234,16 @@ async fn what_the_server_does_not_prepare_aborts() {
         );
         assert!(base.names().await.is_empty(), "{sql}");
     }
-    pay(&postgres, 7, "alice", -1).await;
-    assert_eq!(prepare(&postgres, 7).await, Vote::Prepared);
-    postgres.commit(&branch(7)).await.unwrap();
+    let work = postgres.work(txn(7)).await.unwrap();
+    let sql = "INSERT INTO late VALUES (7); SET ROLE clerk";
+    work.client().batch_execute(sql).await.unwrap();
+    drop(work);
+    let of = branch(7);
+    let voting = postgres.prepare(&of, None, ReadOnly::Allowed);
+    assert_eq!(voting.await.unwrap(), Vote::Aborted);
+    pay(&postgres, 8, "alice", -1).await;
+    assert_eq!(prepare(&postgres, 8).await, Vote::Prepared);
+    postgres.commit(&branch(8)).await.unwrap();
     assert_eq!(base.count("SELECT count(*) FROM late").await, 0);
 }
 

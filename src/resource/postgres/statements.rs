@@ -1,0 +1,56 @@
+//! What the adapter says on each connection of work, parsed and planned once for each.
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error, Statement};
+
+use super::work::MARK;
+
+/// The statements of one connection. They outlive whatever the adapter itself does to clean up; a
+/// service can remove them (`DEALLOCATE ALL`), and then its branch aborts, and the connection goes.
+pub(super) struct Statements {
+    /// The mark of the local transaction, the role, and whether anything was written.
+    pub(super) inspect: Statement,
+    /// Writes the marker `$1`; an error unless the local transaction has the mark `$2` and the role
+    /// `$3`.
+    pub(super) mark: Statement,
+    /// Whether `$1` stands prepared.
+    pub(super) look: Statement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, Error> {
+        // The first column is no name, so that no table of the service can be in the way.
+        let inspect = format!(
+            "SELECT pg_catalog.current_setting('{MARK}', true), current_user::text, \
+             pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
+        );
+        // In a transaction that is not the branch's the marker would prove what never was; and what
+        // another role has prepared the adapter's may not finish. So a division by zero fails the
+        // transaction, and what comes next does not prepare it.
+        let mark = format!(
+            "INSERT INTO {schema}.committed SELECT $1 WHERE 1 / \
+             (pg_catalog.current_setting('{MARK}', true) IS NOT DISTINCT FROM $2 \
+             AND current_user::text = $3)::int = 1"
+        );
+        // A failed transaction answers PREPARE TRANSACTION with ROLLBACK, and with no error.
+        let look = "SELECT 1 FROM pg_catalog.pg_prepared_xacts \
+                    WHERE gid = $1 AND database = pg_catalog.current_database()";
+        let texts = [Type::TEXT, Type::TEXT, Type::TEXT];
+        let (inspect, mark, look) = tokio::try_join!(
+            client.prepare(&inspect),
+            client.prepare_typed(&mark, &texts),
+            client.prepare_typed(look, &texts[..1]),
+        )?;
+        Ok(Statements {
+            inspect,
+            mark,
+            look,
+        })
+    }
+
+    /// Whether an error says that they are gone.
+    pub(super) fn are_gone(error: &Error) -> bool {
+        error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
+    }
+}
