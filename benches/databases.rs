@@ -36,7 +36,13 @@ fn main() {
             .is_none_or(|word| way.to_string().contains(word))
     };
     let wanted: Vec<Way> = Way::ALL.into_iter().filter(is_wanted).collect();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // The servers and the replicas want processors too, and workers that wake each other for every
+    // packet take them away.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let ways = Ways::open(folder.path(), CONCURRENT).await;

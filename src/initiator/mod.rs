@@ -26,6 +26,7 @@
 
 mod builder;
 mod hedge;
+mod lately;
 mod shell;
 mod suspects;
 mod transaction;

@@ -18,6 +18,7 @@ use crate::transport::Links;
 
 use super::AbortReason;
 use super::hedge::Hedge;
+use super::lately::{Known, Lately};
 use super::suspects::Suspects;
 
 /// The most questions about sessions that wait for an answer.
@@ -95,6 +96,7 @@ pub(super) struct InitiatorShell {
     waiting: BTreeMap<CommitId, Waiting>,
     resolving: BTreeMap<ParticipantName, Resolving>,
     draining: Option<oneshot::Sender<()>>,
+    lately: Lately,
     suspects: Suspects,
     hedge: Hedge,
     hedge_after: Option<Duration>,
@@ -113,6 +115,7 @@ impl InitiatorShell {
             waiting: BTreeMap::new(),
             resolving: BTreeMap::new(),
             draining: None,
+            lately: Lately::default(),
             suspects: Suspects::default(),
             hedge: Hedge::default(),
             hedge_after: None,
@@ -169,22 +172,18 @@ impl Shell for InitiatorShell {
             }
             Call::Resolve(participant, answer) => {
                 let now = Instant::now();
-                // One answer is for all who wait. (One that was lost is asked for again.)
-                if let Some(resolving) = self.resolving.get_mut(&participant) {
-                    resolving.answers.retain(|waiting| !waiting.is_closed());
-                    resolving.answers.push(answer);
-                    let is_lost = |asked: Instant| now - asked >= RESOLVE_AGAIN;
-                    if resolving.asked.is_none_or(is_lost) {
-                        resolving.asked = Some(now);
-                        step(InitiatorCommand::Resolve(participant));
+                let waits = match self.lately.known(&participant, now) {
+                    Known::Fresh(sessions) => {
+                        let _ = answer.send(self.suspects.pass_over(&participant, sessions));
+                        return;
                     }
-                } else if self.resolving.len() < RESOLVING_MAX {
-                    let answers = vec![answer];
-                    let resolving = Resolving {
-                        asked: Some(now),
-                        answers,
-                    };
-                    self.resolving.insert(participant.clone(), resolving);
+                    Known::Old(sessions) => {
+                        let _ = answer.send(self.suspects.pass_over(&participant, sessions));
+                        None
+                    }
+                    Known::No => Some(answer),
+                };
+                if self.asks(&participant, waits, now) {
                     step(InitiatorCommand::Resolve(participant));
                 }
             }
@@ -243,6 +242,35 @@ impl Shell for InitiatorShell {
 }
 
 impl InitiatorShell {
+    /// Whether the replicas are to be asked now, which sessions of a participant are connected.
+    fn asks(
+        &mut self,
+        participant: &ParticipantName,
+        waits: Option<oneshot::Sender<Vec<Session>>>,
+        now: Instant,
+    ) -> bool {
+        // One answer is for all who wait. (One that was lost is asked for again.)
+        if let Some(resolving) = self.resolving.get_mut(participant) {
+            resolving.answers.retain(|waiting| !waiting.is_closed());
+            resolving.answers.extend(waits);
+            let is_lost = |asked: Instant| now - asked >= RESOLVE_AGAIN;
+            let asks = resolving.asked.is_none_or(is_lost);
+            if asks {
+                resolving.asked = Some(now);
+            }
+            return asks;
+        }
+        let has_room = self.resolving.len() < RESOLVING_MAX;
+        if has_room {
+            let resolving = Resolving {
+                asked: Some(now),
+                answers: waits.into_iter().collect(),
+            };
+            self.resolving.insert(participant.clone(), resolving);
+        }
+        has_room
+    }
+
     fn notify(&mut self, notice: InitiatorNotice) {
         match notice {
             InitiatorNotice::Begun(txn) => {
@@ -284,12 +312,15 @@ impl InitiatorShell {
                 ..
             } => {
                 if sessions.is_empty() {
+                    self.lately.forget(&participant);
                     // A replica to which none is connected may know less than the others. But nobody
                     // waits for what those say, if they say nothing.
                     if let Some(resolving) = self.resolving.get_mut(&participant) {
                         resolving.asked = None;
                     }
                 } else {
+                    let now = Instant::now();
+                    self.lately.told(participant.clone(), sessions.clone(), now);
                     let sessions = self.suspects.pass_over(&participant, sessions);
                     let resolving = self.resolving.remove(&participant);
                     for answer in resolving.into_iter().flat_map(|of| of.answers) {
@@ -306,6 +337,11 @@ impl InitiatorShell {
         let Some(waiting) = self.waiting.remove(&id) else {
             return;
         };
+        if outcome == Outcome::Abort {
+            for branch in &waiting.branches {
+                self.lately.forget(&branch.participant);
+            }
+        }
         match (outcome, waiting.reason) {
             (Outcome::Commit, _) => {
                 self.hedge_after = self.hedge.took(waiting.since.elapsed());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::driver::{Other, Shell};
@@ -156,6 +157,20 @@ impl<R: ResourceManager> SessionShell<R> {
     fn began(&mut self, txn: TxnId, result: impl Fn() -> Result<(), BranchError>) {
         for answer in self.beginning.remove(&txn).unwrap_or_default() {
             let _ = answer.send(result());
+        }
+    }
+}
+
+/// A session that ends without an order lets go of the work that was never asked to prepare: its
+/// resource manager may outlive it, and serve the next session of the same process. That one knows
+/// nothing of the work, and whoever begins it again there must not find it half done.
+impl<R: ResourceManager> Drop for SessionShell<R> {
+    fn drop(&mut self) {
+        // Without a runtime the process ends, and the work with it.
+        if Handle::try_current().is_ok() {
+            for txn in std::mem::take(&mut self.begun) {
+                self.worker.let_go(txn);
+            }
         }
     }
 }

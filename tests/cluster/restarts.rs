@@ -5,7 +5,7 @@ use std::time::Duration;
 use paxos_commit::cluster::LocalCluster;
 use paxos_commit::initiator::{AbortReason, CommitError, Initiator, Known, Outcome};
 
-use crate::support::{Point, Service, all_quiet, initiator, within};
+use crate::support::{Point, Service, all_quiet, eventually, initiator, within};
 
 /// Longer than any test waits: whoever waits for it has waited in vain.
 const NEVER: Duration = Duration::from_secs(600);
@@ -53,6 +53,19 @@ async fn a_participant_that_comes_back_without_having_voted_has_it_aborted_at_on
     b.unlocked().await;
     assert_eq!((a.read("k"), b.read("k")), (None, None));
     all_quiet(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_participant_that_is_dropped_lets_go_of_its_work() {
+    let cluster = LocalCluster::start(3).await.unwrap();
+    let a = Service::start(&cluster, "a").await;
+    let initiator = initiator(&cluster).await;
+    let mut txn = initiator.begin().await.unwrap();
+    a.put(&mut txn, "k", "v").await;
+    let store = a.leave();
+    // The next session of this process would find a row that it has not written.
+    eventually("no row is locked", async || store.locks() == 0).await;
+    assert_eq!(store.read("k").unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,6 +142,11 @@ impl Service {
         Disk(folder)
     }
 
+    /// The participant is dropped, and its process and its store live on.
+    pub(crate) fn leave(self) -> Embedded {
+        self.store
+    }
+
     /// Whoever comes to this point waits there.
     pub(crate) fn hold(&self, point: Point) {
         self.gate.standing.send_replace(0);
