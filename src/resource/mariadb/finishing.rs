@@ -159,14 +159,14 @@ impl Mariadb {
         branch: &BranchId,
         finished: Finished,
     ) -> Result<(), BranchError> {
-        // Whether it has committed before, is asked later.
-        if (ending, finished) == (Ending::Commit, Finished::Missing) {
-            return Ok(());
-        }
-        let is_ended = match (self.is_committed(lease, branch).await?, ending) {
-            (true, _) => true,
-            (false, Ending::Commit) => false,
-            (false, Ending::Rollback) => self.process_of(lease, branch).await?.is_none(),
+        let is_ended = match (ending, finished) {
+            (Ending::Commit, Finished::Done) => self.is_committed(lease, branch).await?,
+            // The server knows a branch no more whose end it has falsely reported, and so answers the
+            // next try that there is none.
+            (Ending::Commit, Finished::Missing) | (Ending::Rollback, _) => {
+                self.process_of(lease, branch).await?.is_none()
+                    || self.is_committed(lease, branch).await?
+            }
         };
         match is_ended {
             true => Ok(()),

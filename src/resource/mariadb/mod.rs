@@ -123,7 +123,8 @@
 //!   others have the xid before InnoDB lets go of the session.) A session that works for a
 //!   branch therefore has a user lock (`GET_LOCK`) of the branch's name: nobody else finishes the
 //!   branch before that is free, and for 50 ms after, and looks afterwards whether its row is committed
-//!   or gone. If not, the adapter never says that it is done ([`BranchError::NotEnded`]).
+//!   or gone. If not, the adapter never says that it is done ([`BranchError::NotEnded`]), and no
+//!   horizon proves it: the server answers the next try with XAER_NOTA, and lets others take the name.
 //! - **A prepared branch that wrote nothing is listed by `XA RECOVER`, and lost when its session
 //!   ends**: `XA COMMIT` answers 1402. The row that every branch writes prevents that.
 //! - **`XA ROLLBACK` is not durable when it returns.** After a SIGKILL of the server at that moment
