@@ -10,3 +10,4 @@ mod names;
 mod opening;
 mod server;
 mod support;
+mod working;

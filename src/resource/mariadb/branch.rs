@@ -318,7 +318,8 @@ impl Mariadb {
         }
     }
 
-    async fn roll_back_on(&self, lease: &mut Lease, seat: &Seat) -> bool {
+    /// Rolls back what is not prepared. False if that broke.
+    pub(super) async fn roll_back_on(&self, lease: &mut Lease, seat: &Seat) -> bool {
         let names = &self.inner.names;
         let xid = names.xid(seat.txn, names.process);
         // After a deadlock the server has ended the branch itself, and refuses the first.

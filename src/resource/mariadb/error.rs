@@ -155,6 +155,18 @@ pub enum WorkError {
     /// No connection for it.
     #[error(transparent)]
     Acquire(#[from] AcquireError),
+    /// A session of the server has the lock of its branch, without which none begins.
+    #[error(
+        "expected to get the lock of {txn} in this process, and a session of the server has had it \
+         for more than {seconds} s: one that began the same here and is about to end (then try \
+         again), or somebody who took it by hand"
+    )]
+    Locked {
+        /// The transaction.
+        txn: TxnId,
+        /// How long it was waited for.
+        seconds: u32,
+    },
     /// The branch did not begin.
     #[error("the server did not begin a branch: {source}")]
     Begin {
@@ -179,6 +191,7 @@ impl WorkError {
             WorkError::Ended(_)
             | WorkError::Busy { .. }
             | WorkError::Lost(_)
+            | WorkError::Locked { .. }
             | WorkError::Acquire(_) => None,
         }
     }

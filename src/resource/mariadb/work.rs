@@ -21,6 +21,10 @@ use super::state::{Seat, Slot};
 /// How often a branch is begun anew on another connection, if one turns out to be dead.
 const BEGIN_TRIES: usize = 4;
 
+/// For how many seconds the server waits for the lock of a branch. Nobody has it but a session in
+/// which this process began the same branch before, and which is about to end.
+const LOCKED_SECONDS_MAX: u32 = 1;
+
 /// For so long a prepared branch keeps its connection, even if work waits for one. Usually its outcome
 /// comes earlier, and then the connection is free at once; a branch that was handed over is finished
 /// only some 50 ms later.
@@ -177,8 +181,12 @@ impl Mariadb {
             return Err(WorkError::Busy { txn, seconds });
         };
         if let Slot::Empty = *slot {
-            let lease = self.begin(&seat).await?;
-            *slot = Slot::Open(lease);
+            let begun = self.begin(&seat).await;
+            if let Err(WorkError::Lost(_)) = begun {
+                // The server may work for it yet, and is told to stop when it is rolled back.
+                *slot = Slot::Lost;
+            }
+            *slot = Slot::Open(begun?);
         }
         // It may have been let go of while it began, or while this waited.
         match &*slot {
@@ -197,16 +205,36 @@ impl Mariadb {
         let names = &self.inner.names;
         let xid = names.xid(seat.txn, names.process);
         // The lock tells everybody whether the session lives that works for the branch.
-        let begin = format!("DO GET_LOCK({}, 0); XA START {xid}", xid.lock());
+        let begin = format!(
+            "SELECT GET_LOCK({}, {LOCKED_SECONDS_MAX}); XA START {xid}",
+            xid.lock()
+        );
         let mut tries = 0;
         loop {
             let mut lease = self.lease_for_work().await?;
             seat.begin();
-            let answer = self.bounded(lease.conn.query_drop(&begin)).await;
+            let beginning = async {
+                let mut result = lease.conn.query_iter(&begin).await?;
+                let answer = result.next().await?;
+                result.drop_result().await?;
+                let locked = answer.and_then(|row| row.get_opt::<i64, _>(0));
+                Ok::<_, Error>(matches!(locked, Some(Ok(1))))
+            };
+            let answer = self.bounded(beginning).await;
             tries += 1;
             match answer {
-                Some(Ok(())) => return Ok(lease),
-                // Nothing was done on it.
+                Some(Ok(true)) => return Ok(lease),
+                Some(Ok(false)) => {
+                    // Others would take its session for gone, and finish the branch under it.
+                    if self.roll_back_on(&mut lease, seat).await {
+                        lease.clean(self.options().answer_max);
+                    }
+                    return Err(WorkError::Locked {
+                        txn: seat.txn,
+                        seconds: LOCKED_SECONDS_MAX,
+                    });
+                }
+                // Whatever was done on it goes with it, and its lock.
                 Some(Err(source)) if source.is_fatal() && tries < BEGIN_TRIES => {
                     self.inner.working.drop_idle();
                 }

@@ -3,4 +3,4 @@
 mod outages;
 mod scene;
 mod steps;
-mod tap;
+pub(crate) mod tap;

@@ -1,0 +1,56 @@
+//! What a service, or the network below it, does to a branch that is at work.
+
+use std::time::Duration;
+
+use paxos_commit::participant::ResourceManager;
+use paxos_commit::protocol::types::Vote;
+use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
+use paxos_commit::resource::mariadb::mysql_async::{Opts, OptsBuilder};
+use paxos_commit::resource::mariadb::{Mariadb, WorkError};
+
+use crate::together::tap::{Moment, Tap};
+
+use super::support::{
+    ADD, PATIENCE, Server, add, branch, commit, options, prepared, rollback, txn, vote,
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The lock that the session of a transaction has, by the name of an earlier one which alone stands
+/// prepared.
+async fn lock_of(server: &Server, sequence: u32) -> String {
+    let found: Option<(i64, u64, u64, Vec<u8>)> = server
+        .plain()
+        .await
+        .query_first("XA RECOVER")
+        .await
+        .unwrap();
+    let (_, _, _, name) = found.unwrap();
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let (initiator, process) = (hex(&name[..12]), hex(&name[16..24]));
+    format!("paxos-commit/{initiator}{sequence:08x}{process}")
+}
+
+/// Without its lock nobody would know that the branch's session lives.
+#[tokio::test]
+async fn a_branch_does_not_begin_without_its_lock() {
+    let server = Server::start().await;
+    let mariadb = server.open().await;
+    let first = prepared(&mariadb, 1, "a").await;
+    let lock = lock_of(&server, 2).await;
+    let mut meddler = server.plain().await;
+    let take = format!("SELECT GET_LOCK('{lock}', 0)");
+    let taken: Option<i64> = meddler.query_first(take).await.unwrap();
+    assert_eq!(taken, Some(1));
+    let error = mariadb.work(txn(2)).await.unwrap_err();
+    assert!(matches!(error, WorkError::Locked { .. }), "{error}");
+    meddler.query_drop("DO RELEASE_ALL_LOCKS()").await.unwrap();
+    // Whoever tried has left nothing.
+    add(&mariadb, 2, "b", 1).await;
+    let free = format!("SELECT IS_FREE_LOCK('{lock}')");
+    assert_eq!(server.scalar(&free).await, 0);
+    commit(&mariadb, &first).await;
+    assert_eq!(vote(&mariadb, &branch(2)).await, Vote::Prepared);
+    commit(&mariadb, &branch(2)).await;
+    assert_eq!((server.value("a").await, server.value("b").await), (1, 1));
+}
