@@ -29,6 +29,13 @@ enum Unprepared {
     Failed(BranchError),
 }
 
+/// What became of a branch's row. Whether the branch stands prepared does not depend on it.
+enum Row {
+    Written,
+    /// The session is not in the branch, or has given up its lock.
+    Refused,
+}
+
 impl<E: Into<BranchError>> From<E> for Unprepared {
     fn from(error: E) -> Self {
         Unprepared::Failed(error.into())
@@ -159,9 +166,17 @@ impl Mariadb {
         // From here on the connection is not in its place: if this is dropped it is closed, and the
         // rollback that follows finds out what the server did.
         let mut lease = work.into_lease().ok_or(Refusal::Lost)?;
-        self.prepare_on(&mut lease, seat, branch).await?;
-        self.hold(branch, lease);
-        Ok(())
+        match self.prepare_on(&mut lease, seat, branch).await? {
+            Row::Written => {
+                self.hold(branch, lease);
+                Ok(())
+            }
+            Row::Refused => {
+                // It stands prepared without a name: only here can it be rolled back for sure.
+                self.finish_on(lease, Ending::Rollback, branch).await?;
+                Err(Refusal::EndedByItself.into())
+            }
+        }
     }
 
     /// Waits until the service has let go of the connection.
@@ -180,14 +195,17 @@ impl Mariadb {
         lease: &mut Lease,
         seat: &Seat,
         branch: &BranchId,
-    ) -> Result<(), Unprepared> {
+    ) -> Result<Row, Unprepared> {
         let names = &self.inner.names;
         let (xid, row) = (names.xid(seat.txn, names.process), names.values(branch));
         let table = &self.inner.tables.branch;
-        // Outside of the branch the row would be committed at once, and prove what never was.
+        // Outside of the branch the row would be committed at once, and prove what never was. Without
+        // the session's lock, which the service can release, others would take it for gone.
         let sql = format!(
-            "INSERT INTO {table} (owner, commit_id, session, process) \
-             SELECT {row} FROM DUAL WHERE @@in_transaction = 1; XA END {xid}; XA PREPARE {xid}"
+            "INSERT INTO {table} (owner, commit_id, session, process) SELECT {row} FROM DUAL \
+             WHERE @@in_transaction = 1 AND IS_USED_LOCK({}) = CONNECTION_ID(); \
+             XA END {xid}; XA PREPARE {xid}",
+            xid.lock()
         );
         seat.ask();
         let preparing = async {
@@ -197,8 +215,8 @@ impl Mariadb {
             Ok(inserted)
         };
         match self.bounded(preparing).await {
-            Some(Ok(1)) => Ok(()),
-            Some(Ok(_)) => Err(Refusal::EndedByItself.into()),
+            Some(Ok(1)) => Ok(Row::Written),
+            Some(Ok(_)) => Ok(Row::Refused),
             Some(Err(error @ mysql_async::Error::Server(_))) => Err(Refusal::Server(error).into()),
             Some(Err(source)) => {
                 let what = "prepare";

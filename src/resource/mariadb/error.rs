@@ -285,6 +285,9 @@ pub(super) enum Refusal {
     Lost,
     #[error("the server did not prepare it: {0}")]
     Server(Error),
-    #[error("its work ended the branch by itself")]
+    #[error(
+        "its work ended the branch by itself, or gave up the locks of its session: expected no \
+         RELEASE_LOCK of what it did not lock itself, and no RELEASE_ALL_LOCKS"
+    )]
     EndedByItself,
 }

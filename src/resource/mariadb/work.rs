@@ -38,6 +38,10 @@ const KEPT_MIN: Duration = Duration::from_millis(20);
 /// The branch has begun already, and the participant ends it: the server refuses `COMMIT`,
 /// `ROLLBACK`, `BEGIN` and whatever commits implicitly (1399). Savepoints may be used.
 ///
+/// User locks (`GET_LOCK`) may be used, too; they end with the branch. **But `RELEASE_ALL_LOCKS` gives
+/// up that of the adapter as well**, by which other sessions know that this one lives: then the branch
+/// can only abort.
+///
 /// **A statement whose future is dropped before it has ended loses the connection**, and with it the
 /// work: nobody could tell its answer from that of the next statement. Rather than by a timeout of
 /// your own, have the server end it ([`lock_max`](super::Options::lock_max), `max_statement_time`).

@@ -54,3 +54,28 @@ async fn a_branch_does_not_begin_without_its_lock() {
     commit(&mariadb, &branch(2)).await;
     assert_eq!((server.value("a").await, server.value("b").await), (1, 1));
 }
+
+/// The service that gives up the branch's lock gives the branch up.
+#[tokio::test]
+async fn a_branch_is_not_prepared_without_its_lock() {
+    let mut server = Server::start().await;
+    let mariadb = server.open().await;
+    for sequence in 1..=3 {
+        let mut work = mariadb.work(txn(sequence)).await.unwrap();
+        work.execute(ADD, ("a", 1)).await.unwrap();
+        let sql = "DO RELEASE_ALL_LOCKS()";
+        work.execute(sql, ()).await.unwrap();
+        drop(work);
+        assert_eq!(vote(&mariadb, &branch(sequence)).await, Vote::Aborted);
+        assert_eq!(server.prepared().await, 0);
+    }
+    // Nor does anything come back, or keep a lock.
+    server.crash().await;
+    assert_eq!(server.prepared().await, 0);
+    let mariadb = server.open().await;
+    let branch = prepared(&mariadb, 4, "a").await;
+    commit(&mariadb, &branch).await;
+    assert_eq!(server.value("a").await, 1);
+    let rows = "SELECT COUNT(*) FROM paxos_commit_branch";
+    assert_eq!(server.scalar(rows).await, 1);
+}
