@@ -8,8 +8,8 @@ use deadpool::Runtime;
 use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, TimeoutType,
 };
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts};
+use mysql_async::prelude::{AsQuery, FromRow, Queryable};
+use mysql_async::{Conn, Error, FromRowError, Opts, Row, from_row_opt};
 use tokio::time::timeout;
 
 use super::error::AcquireError;
@@ -20,6 +20,31 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// One connection.
 pub(super) struct Connection {
     pub(super) conn: Conn,
+}
+
+impl Connection {
+    /// The rows of a query. The client's own `query` panics when one is not what is expected.
+    pub(super) async fn rows<T: FromRow>(
+        &mut self,
+        sql: impl AsQuery + 'static,
+    ) -> Result<Vec<T>, Error> {
+        let rows: Vec<Row> = self.conn.query(sql).await?;
+        let rows = rows.into_iter().map(from_row_opt);
+        rows.collect::<Result<_, _>>().map_err(unexpected)
+    }
+
+    /// The first row of a query.
+    pub(super) async fn row<T: FromRow>(
+        &mut self,
+        sql: impl AsQuery + 'static,
+    ) -> Result<Option<T>, Error> {
+        let row: Option<Row> = self.conn.query_first(sql).await?;
+        row.map(from_row_opt).transpose().map_err(unexpected)
+    }
+}
+
+fn unexpected(error: FromRowError) -> Error {
+    Error::Other(Box::new(error))
 }
 
 /// Makes connections.

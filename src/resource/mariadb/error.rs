@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use mysql_async::Error;
+use mysql_async::{Error, FromRowError};
 use thiserror::Error;
 
 use crate::participant::BranchId;
@@ -173,6 +173,17 @@ pub enum WorkError {
         /// Its error.
         source: Error,
     },
+    /// A row of an answer is not of the type that the service has asked for.
+    #[error(
+        "expected rows of {expected}, got one that is not: ask for the types of its columns, and for an \
+         Option of what may be NULL"
+    )]
+    Row {
+        /// The type.
+        expected: &'static str,
+        /// Holds the row.
+        source: FromRowError,
+    },
     /// The server refused a statement. After a deadlock (1213) the branch can only abort; after
     /// anything else, a timeout of a lock (1205) too, only this statement was undone.
     #[error("the statement failed: {source}")]
@@ -192,6 +203,7 @@ impl WorkError {
             | WorkError::Busy { .. }
             | WorkError::Lost(_)
             | WorkError::Locked { .. }
+            | WorkError::Row { .. }
             | WorkError::Acquire(_) => None,
         }
     }

@@ -188,7 +188,7 @@ impl Mariadb {
         let (table, key) = (&self.inner.tables.branch, self.inner.names.key(branch));
         let what = "say whether a branch has committed";
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {key})");
-        let found = self.answer(what, lease.conn.query_first::<bool, _>(sql));
+        let found = self.answer(what, lease.row::<bool>(sql));
         let found = found.await?;
         let found = found.map_err(|source| BranchError::Server { what, source })?;
         Ok(found == Some(true))
@@ -198,7 +198,7 @@ impl Mariadb {
     async fn session_of(&self, lease: &mut Lease, xid: &Xid) -> Result<Option<u32>, BranchError> {
         let what = "say which session works for a branch";
         let sql = format!("SELECT IS_USED_LOCK({})", xid.lock());
-        let found = lease.conn.query_first::<Option<u32>, _>(sql);
+        let found = lease.row::<Option<u32>>(sql);
         let found = self.answer(what, found).await?;
         let found = found.map_err(|source| BranchError::Server { what, source })?;
         Ok(found.flatten())
@@ -235,7 +235,7 @@ impl Mariadb {
             let dirty = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED";
             lease.conn.query_drop(dirty).await?;
             let sql = format!("SELECT process FROM {table} WHERE {key}");
-            lease.conn.query_first::<Vec<u8>, _>(sql).await
+            lease.row::<Vec<u8>>(sql).await
         };
         let found = self.answer(what, asking).await?;
         let found = found.map_err(|source| BranchError::Server { what, source })?;
@@ -258,7 +258,7 @@ impl Mariadb {
         );
         let what = "say whether it has committed";
         let mut lease = self.inner.finishing.lease().await?;
-        let asking = lease.conn.query_first::<bool, _>(sql);
+        let asking = lease.row::<bool>(sql);
         let found = self.answer(what, asking).await?;
         let found = found.map_err(|source| BranchError::Server { what, source })?;
         if found == Some(true) {
@@ -300,9 +300,9 @@ impl Mariadb {
     }
 
     async fn list(&self, lease: &mut Lease) -> Result<Vec<BranchId>, Error> {
-        let (names, conn) = (&self.inner.names, &mut lease.conn);
+        let names = &self.inner.names;
         // It lists the branches of everybody on this server.
-        let rows: Vec<(i64, u64, u64, Vec<u8>)> = conn.query("XA RECOVER").await?;
+        let rows: Vec<(i64, u64, u64, Vec<u8>)> = lease.rows("XA RECOVER").await?;
         let xids = rows.iter().filter_map(|(format, gtrid, bqual, data)| {
             names.parse((*format, *gtrid, *bqual), data)
         });
@@ -310,10 +310,10 @@ impl Mariadb {
         for xid in xids {
             // For the next statement only: what is prepared is not committed.
             let dirty = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED";
-            conn.query_drop(dirty).await?;
+            lease.conn.query_drop(dirty).await?;
             let (table, rows) = (&self.inner.tables.branch, names.rows_of(&xid));
             let sql = format!("SELECT commit_id, session FROM {table} WHERE {rows}");
-            let row: Option<(Vec<u8>, Vec<u8>)> = conn.query_first(sql).await?;
+            let row: Option<(Vec<u8>, Vec<u8>)> = lease.row(sql).await?;
             // Without a row it was rolled back since it was listed.
             let branch = row.and_then(|(id, session)| {
                 let session = u64::from_be_bytes(session.try_into().ok()?);
@@ -416,23 +416,22 @@ impl Mariadb {
 
     async fn drop_some(&self, lease: &mut Lease, through: CommitId) -> Result<usize, Error> {
         let (table, owner) = (&self.inner.tables.branch, hex(&self.inner.names.owner));
-        let conn = &mut lease.conn;
-        conn.query_drop("START TRANSACTION").await?;
+        lease.conn.query_drop("START TRANSACTION").await?;
         let sql = format!(
             "SELECT commit_id, session FROM {table} \
              WHERE owner = X'{owner}' AND commit_id <= X'{}' \
              ORDER BY commit_id, session LIMIT {MARKERS_PER_DELETE} FOR UPDATE SKIP LOCKED",
             hex(&through.to_be_bytes())
         );
-        let found: Vec<(Vec<u8>, Vec<u8>)> = conn.query(sql).await?;
+        let found: Vec<(Vec<u8>, Vec<u8>)> = lease.rows(sql).await?;
         // One key after another, so that no plan of the server's looks at a row that is not among
         // them, and waits for its lock.
         let sql = format!(
             "DELETE FROM {table} WHERE owner = X'{owner}' AND commit_id = ? AND session = ?"
         );
         let dropped = found.len();
-        conn.exec_batch(sql, found).await?;
-        conn.query_drop("COMMIT").await?;
+        lease.conn.exec_batch(sql, found).await?;
+        lease.conn.query_drop("COMMIT").await?;
         Ok(dropped)
     }
 

@@ -243,8 +243,8 @@ impl Mariadb {
             }),
         };
         let mut lease = mariadb.inner.finishing.lease().await?;
-        schema::check_server(&mut lease.conn).await?;
-        schema::prepare_tables(&mut lease.conn, &mariadb.inner.tables).await?;
+        schema::check_server(&mut lease).await?;
+        schema::prepare_tables(&mut lease, &mariadb.inner.tables).await?;
         lease.release();
         Ok(mariadb)
     }

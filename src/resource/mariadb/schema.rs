@@ -1,8 +1,8 @@
 //! What is looked at and made at the start: the server's settings, the tables, the rights.
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use super::connection::Connection;
 use super::error::ConnectError;
 
 /// The first version that has all that is asked of it (`SKIP LOCKED`). Tested with 10.11.
@@ -50,62 +50,110 @@ impl Tables {
 }
 
 /// Refuses a server that cannot take part, and warns about what is dangerous.
-pub(super) async fn check_server(conn: &mut Conn) -> Result<(), ConnectError> {
+pub(super) async fn check_server(connection: &mut Connection) -> Result<(), ConnectError> {
     let what = "say how it is set up";
     let failed = |source| ConnectError::Server { what, source };
-    let version: Option<String> = conn.query_first("SELECT VERSION()").await.map_err(failed)?;
-    let got = version.unwrap_or_default();
+    let version = connection.row::<String>("SELECT VERSION()").await;
+    let got = version.map_err(failed)?.unwrap_or_default();
     let is_mariadb = got.to_ascii_lowercase().contains("mariadb");
-    let (major, minor, _) = conn.server_version();
+    let (major, minor, _) = connection.conn.server_version();
     if !is_mariadb || (major, minor) < VERSION_MIN {
         return Err(ConnectError::Version {
             expected: VERSION_MIN_TEXT,
             got,
         });
     }
-    let sql = "SELECT @@read_only, @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog, \
-               @@binlog_format, @@innodb_doublewrite";
-    let row: Option<(bool, u8, bool, u32, String, bool)> =
-        conn.query_first(sql).await.map_err(failed)?;
-    let Some((read_only, flush, log_bin, sync_binlog, format, doublewrite)) = row else {
-        return Ok(());
-    };
-    if read_only {
-        return Err(ConnectError::ReadOnly);
+    let settings = connection.row::<SettingsRow>(Settings::SQL).await;
+    let settings = settings.map_err(failed)?.map(Settings::from);
+    settings.map_or(Ok(()), |settings| settings.check())
+}
+
+/// What is looked at. Text, since a version may tell as a number (`1`) what a later one tells as a
+/// word (`ON`): `innodb_doublewrite` from 11.0.6 on, for example.
+#[derive(Clone, Debug)]
+struct Settings {
+    read_only: String,
+    flush: String,
+    log_bin: String,
+    sync_binlog: String,
+    format: String,
+    doublewrite: String,
+}
+
+type SettingsRow = (String, String, String, String, String, String);
+
+impl From<SettingsRow> for Settings {
+    fn from(row: SettingsRow) -> Self {
+        let (read_only, flush, log_bin, sync_binlog, format, doublewrite) = row;
+        Settings {
+            read_only,
+            flush,
+            log_bin,
+            sync_binlog,
+            format,
+            doublewrite,
+        }
     }
-    if log_bin && format.eq_ignore_ascii_case("statement") {
-        return Err(ConnectError::Statements);
+}
+
+impl Settings {
+    /// In the order of the fields.
+    const SQL: &str = "SELECT @@read_only, @@innodb_flush_log_at_trx_commit, @@log_bin, \
+                       @@sync_binlog, @@binlog_format, @@innodb_doublewrite";
+
+    fn check(&self) -> Result<(), ConnectError> {
+        // It has more words than ON by now, each for a server that refuses somebody's writes.
+        if !is_off(&self.read_only) {
+            return Err(ConnectError::ReadOnly);
+        }
+        let is_logged = !is_off(&self.log_bin);
+        if is_logged && self.format.eq_ignore_ascii_case("statement") {
+            return Err(ConnectError::Statements);
+        }
+        for (setting, expected, got) in self.losses() {
+            let lost = "what was voted and committed is lost when the machine loses its power";
+            tracing::error!("expected {setting} = {expected}, got {got}: else {lost}");
+        }
+        Ok(())
     }
-    let lost = "what was voted and committed is lost when the machine loses its power";
-    if flush != 1 && flush != 3 {
-        tracing::error!(innodb_flush_log_at_trx_commit = flush, "expected 1: {lost}");
+
+    /// What is dangerous: which setting, what is expected, what it is.
+    fn losses(&self) -> Vec<(&'static str, &'static str, &str)> {
+        let mut losses = Vec::new();
+        if !["1", "3"].contains(&self.flush.as_str()) {
+            losses.push(("innodb_flush_log_at_trx_commit", "1", self.flush.as_str()));
+        }
+        if !is_off(&self.log_bin) && self.sync_binlog != "1" {
+            losses.push(("sync_binlog", "1", &self.sync_binlog));
+        }
+        if is_off(&self.doublewrite) {
+            losses.push(("innodb_doublewrite", "ON", &self.doublewrite));
+        }
+        losses
     }
-    if log_bin && sync_binlog != 1 {
-        tracing::error!(sync_binlog, "expected 1: {lost}");
-    }
-    if !doublewrite {
-        tracing::error!("innodb_doublewrite is off: {lost}");
-    }
-    Ok(())
+}
+
+fn is_off(setting: &str) -> bool {
+    setting == "0" || setting.eq_ignore_ascii_case("off")
 }
 
 /// Makes the tables where they are missing, and tries whether they can be used.
-pub(super) async fn prepare_tables(conn: &mut Conn, tables: &Tables) -> Result<(), ConnectError> {
+pub(super) async fn prepare_tables(connection: &mut Connection, tables: &Tables) -> Result<(), ConnectError> {
     for (table, columns) in tables.all() {
         let sql = format!("CREATE TABLE IF NOT EXISTS {table} ({columns}) ENGINE=InnoDB");
         // Who may not make tables may well use them.
         let exists = format!("SELECT 1 FROM {table} LIMIT 1");
-        if conn.query_drop(&exists).await.is_err() {
+        if connection.conn.query_drop(&exists).await.is_err() {
             let what = "make its tables";
-            let made = conn.query_drop(&sql).await;
+            let made = connection.conn.query_drop(&sql).await;
             made.map_err(|source| ConnectError::Rights {
                 what,
                 sql: sql.clone(),
                 source,
             })?;
         }
-        check_engine(conn, table).await?;
-        try_rights(conn, table, columns).await.map_err(|source| {
+        check_engine(connection, table).await?;
+        try_rights(connection, table, columns).await.map_err(|source| {
             let what = "read and write its tables";
             ConnectError::Rights { what, sql, source }
         })?;
@@ -113,13 +161,11 @@ pub(super) async fn prepare_tables(conn: &mut Conn, tables: &Tables) -> Result<(
     Ok(())
 }
 
-async fn check_engine(conn: &mut Conn, table: &str) -> Result<(), ConnectError> {
+async fn check_engine(connection: &mut Connection, table: &str) -> Result<(), ConnectError> {
     let what = "describe the adapter's tables";
     let failed = |source| ConnectError::Server { what, source };
-    let made: Option<(String, String)> = conn
-        .query_first(format!("SHOW CREATE TABLE {table}"))
-        .await
-        .map_err(failed)?;
+    let made = connection.row(format!("SHOW CREATE TABLE {table}")).await;
+    let made: Option<(String, String)> = made.map_err(failed)?;
     let text = made.map(|(_, text)| text).unwrap_or_default();
     let engine = text.rsplit_once("ENGINE=").map_or("", |(_, rest)| rest);
     let engine = engine.split_whitespace().next().unwrap_or_default();
@@ -133,7 +179,7 @@ async fn check_engine(conn: &mut Conn, table: &str) -> Result<(), ConnectError> 
 }
 
 /// Statements that need every right and change nothing.
-async fn try_rights(conn: &mut Conn, table: &str, columns: &str) -> Result<(), mysql_async::Error> {
+async fn try_rights(connection: &mut Connection, table: &str, columns: &str) -> Result<(), mysql_async::Error> {
     let column = columns.split(' ').next().unwrap_or_default();
     for sql in [
         format!("SELECT 1 FROM {table} WHERE 1 = 0"),
@@ -141,7 +187,43 @@ async fn try_rights(conn: &mut Conn, table: &str, columns: &str) -> Result<(), m
         format!("UPDATE {table} SET {column} = {column} WHERE 1 = 0"),
         format!("DELETE FROM {table} WHERE 1 = 0"),
     ] {
-        conn.query_drop(sql).await?;
+        connection.conn.query_drop(sql).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(values: [&str; 6]) -> Settings {
+        let [read_only, flush, log_bin, sync, format, doublewrite] = values.map(str::to_owned);
+        (read_only, flush, log_bin, sync, format, doublewrite).into()
+    }
+
+    #[test]
+    fn settings_are_read_as_numbers_and_as_words() {
+        for values in [
+            ["0", "1", "0", "0", "MIXED", "1"],
+            ["OFF", "1", "OFF", "0", "STATEMENT", "ON"],
+            ["off", "3", "ON", "1", "ROW", "fast"],
+        ] {
+            let settings = settings(values);
+            assert!(settings.check().is_ok(), "{settings:?}");
+            assert_eq!(settings.losses(), [], "{settings:?}");
+        }
+        for read_only in ["1", "ON", "NO_LOCK"] {
+            let settings = settings([read_only, "1", "0", "0", "ROW", "ON"]);
+            assert!(matches!(settings.check(), Err(ConnectError::ReadOnly)));
+        }
+        for log_bin in ["1", "ON"] {
+            let settings = settings(["0", "1", log_bin, "1", "STATEMENT", "ON"]);
+            assert!(matches!(settings.check(), Err(ConnectError::Statements)));
+        }
+        for off in ["0", "OFF"] {
+            let settings = settings([off, "2", "ON", "0", "ROW", off]);
+            assert!(settings.check().is_ok());
+            assert_eq!(settings.losses().len(), 3, "{settings:?}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The work of a service under a transaction.
 
+use std::any::type_name;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Conn, Error, Params};
+use mysql_async::{Conn, Error, Params, Row, from_row_opt};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
@@ -87,29 +88,31 @@ impl Work {
     /// The rows of a query.
     ///
     /// # Errors
-    /// As [`execute`](Self::execute).
+    /// As [`execute`](Self::execute); and [`WorkError::Row`] if a row is not a `T`: then the statement
+    /// is done, and the work can go on.
     pub async fn query<T: FromRow + Send + 'static>(
         &mut self,
         sql: &str,
         params: impl Into<Params> + Send,
     ) -> Result<Vec<T>, WorkError> {
         let params = params.into();
-        self.run(async |conn: &mut Conn| conn.exec(sql, params).await)
-            .await
+        let statement = async |conn: &mut Conn| conn.exec::<Row, _, _>(sql, params).await;
+        let rows = self.run(statement).await?.into_iter().map(convert);
+        rows.collect()
     }
 
     /// The first row of a query.
     ///
     /// # Errors
-    /// As [`execute`](Self::execute).
+    /// As [`query`](Self::query).
     pub async fn first<T: FromRow + Send + 'static>(
         &mut self,
         sql: &str,
         params: impl Into<Params> + Send,
     ) -> Result<Option<T>, WorkError> {
         let params = params.into();
-        self.run(async |conn: &mut Conn| conn.exec_first(sql, params).await)
-            .await
+        let statement = async |conn: &mut Conn| conn.exec_first::<Row, _, _>(sql, params).await;
+        self.run(statement).await?.map(convert).transpose()
     }
 
     /// The transaction.
@@ -153,6 +156,14 @@ impl Work {
             }
         }
     }
+}
+
+/// The client's own conversion panics.
+fn convert<T: FromRow>(row: Row) -> Result<T, WorkError> {
+    from_row_opt(row).map_err(|source| WorkError::Row {
+        expected: type_name::<T>(),
+        source,
+    })
 }
 
 impl fmt::Debug for Work {

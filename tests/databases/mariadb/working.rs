@@ -79,3 +79,23 @@ async fn a_branch_is_not_prepared_without_its_lock() {
     let rows = "SELECT COUNT(*) FROM paxos_commit_branch";
     assert_eq!(server.scalar(rows).await, 1);
 }
+
+#[tokio::test]
+async fn a_row_of_another_type_than_expected_is_an_error_and_the_work_goes_on() {
+    let server = Server::start().await;
+    let mariadb = server.open().await;
+    let mut work = mariadb.work(txn(1)).await.unwrap();
+    work.execute(ADD, ("a", 1)).await.unwrap();
+    let sql = "SELECT name FROM counter";
+    let error = work.first::<i64>(sql, ()).await.unwrap_err();
+    assert!(matches!(error, WorkError::Row { .. }), "{error}");
+    let error = work.query::<(String, i64)>(sql, ()).await.unwrap_err();
+    assert!(matches!(error, WorkError::Row { .. }), "{error}");
+    let sql = "SELECT NULL";
+    assert!(work.first::<i64>(sql, ()).await.is_err());
+    assert_eq!(work.first::<Option<i64>>(sql, ()).await.unwrap(), Some(None));
+    drop(work);
+    assert_eq!(vote(&mariadb, &branch(1)).await, Vote::Prepared);
+    commit(&mariadb, &branch(1)).await;
+    assert_eq!(server.value("a").await, 1);
+}
