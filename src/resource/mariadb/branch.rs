@@ -294,24 +294,39 @@ impl Mariadb {
     /// gone may be prepared at any time later. It is found in doubt by any other one.)
     async fn undo(&self, branch: &BranchId) -> Result<Finished, BranchError> {
         self.expect_ours(branch)?;
+        let looked = match self.look_elsewhere(branch).await {
+            // Whatever works here under the same transaction is another branch, of another session.
+            Some(ended @ (Ok(Finished::Done) | Err(BranchError::Held(_)))) => return ended,
+            looked => looked,
+        };
         let seat = self.registry().roll_back(branch);
         let finished = match seat {
             Some(seat) => {
                 self.roll_back_at(&seat).await?;
-                match seat.is_asked() {
-                    true => {
+                match (seat.is_asked(), looked) {
+                    (true, _) => {
                         let process = Some(self.inner.names.process);
                         self.finish_anywhere(Ending::Rollback, branch, process)
                             .await?
                     }
-                    // This session alone prepares it, and never tried.
-                    false => Finished::Missing,
+                    (false, Some(looked)) => looked?,
+                    // Here nobody tried to prepare it.
+                    (false, None) => self.finish_anywhere(Ending::Rollback, branch, None).await?,
                 }
             }
             None => self.finish(Ending::Rollback, branch).await?,
         };
         self.registry().ended(branch);
         Ok(finished)
+    }
+
+    /// Rolls back what another process has prepared, before the work here under the same transaction
+    /// is touched: there may be some. None if there is no such work.
+    async fn look_elsewhere(&self, branch: &BranchId) -> Option<Result<Finished, BranchError>> {
+        if !self.registry().is_working(branch.id.txn) {
+            return None;
+        }
+        Some(self.finish_anywhere(Ending::Rollback, branch, None).await)
     }
 
     /// Rolls back what was not prepared, or has the server end the connection that works for it.

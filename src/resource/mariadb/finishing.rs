@@ -103,6 +103,10 @@ impl Mariadb {
         // Whose session may have other work by now.
         let is_over = found.is_some() && self.is_committed(&mut lease, branch).await?;
         let Some(process) = found.or(known).filter(|_| !is_over) else {
+            if ending == Ending::Rollback && !is_over {
+                // It may have been rolled back a moment ago by a process that did not come to this.
+                self.force(&mut lease).await?;
+            }
             lease.release();
             return Ok(Finished::Missing);
         };

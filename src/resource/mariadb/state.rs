@@ -199,6 +199,12 @@ impl Registry {
         self.hand_over(txn).map_or(Known::Mine, Known::Held)
     }
 
+    /// Whether a service works under a transaction, or may.
+    pub(super) fn is_working(&self, txn: TxnId) -> bool {
+        let standing = self.standing.get(&txn);
+        standing.is_some_and(|standing| matches!(standing.stage, Stage::Working))
+    }
+
     /// A branch is to be rolled back: where its work is, if there is any here that does not stand
     /// prepared. It stays until [`ended`](Self::ended).
     pub(super) fn roll_back(&mut self, branch: &BranchId) -> Option<Arc<Seat>> {

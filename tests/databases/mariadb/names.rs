@@ -1,12 +1,16 @@
 //! Whose branches the adapter touches: its own participant's, in its own database.
 
-use paxos_commit::participant::{BranchId, ResourceManager};
-use paxos_commit::protocol::types::Branch;
+use std::time::Duration;
+
+use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
+use paxos_commit::protocol::types::{Branch, Vote};
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::mysql_async::{Opts, OptsBuilder};
 use paxos_commit::resource::mariadb::{BranchError, Mariadb, Options};
 
-use super::support::{Server, branch, commit, prepared};
+use super::support::{
+    Server, add, branch, branch_of, commit, options, prepared, txn, until_ok, vote,
+};
 
 #[tokio::test]
 async fn xids_of_others_are_neither_listed_nor_touched() {
@@ -66,6 +70,31 @@ async fn participants_clusters_and_databases_on_one_server_do_not_see_each_other
     let again = server.open().await;
     commit(&again, &mine).await;
     assert_eq!(server.value("a").await, 1);
+}
+
+/// Two sessions of one participant in one transaction are two branches.
+#[tokio::test]
+async fn the_branch_of_another_session_ends_without_the_work_here() {
+    let server = Server::start().await;
+    let there = server.open_with(options().hold_max(Duration::ZERO)).await;
+    let here = server.open().await;
+    for sequence in 1..=2 {
+        let name = format!("there{sequence}");
+        let theirs = prepared(&there, sequence, &name).await;
+        let mine = branch_of(2, sequence);
+        add(&here, sequence, &format!("here{sequence}"), 1).await;
+        match sequence {
+            1 => here.rollback(&theirs).await.unwrap(),
+            _ => assert_eq!(here.expire(&theirs).await.unwrap(), Expiry::RolledBack),
+        }
+        assert_eq!(server.prepared().await, 0);
+        // Here nobody was asked to give up.
+        assert!(here.work(txn(sequence)).await.is_ok());
+        assert_eq!(vote(&here, &mine).await, Vote::Prepared);
+        commit(&here, &mine).await;
+        assert_eq!(server.value(&name).await, 0);
+        assert_eq!(server.value(&format!("here{sequence}")).await, 1);
+    }
 }
 
 #[tokio::test]
