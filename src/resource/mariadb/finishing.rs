@@ -73,10 +73,13 @@ impl Mariadb {
             .await?
         {
             Ok(()) => {
-                if ending == Ending::Rollback {
-                    self.force(&mut lease).await?;
-                }
                 lease.clean(self.options().answer_max);
+                if ending == Ending::Rollback {
+                    // Where the service worked it may have set whatever it likes: no autocommit, say.
+                    let mut lease = self.inner.finishing.lease().await?;
+                    self.force(&mut lease).await?;
+                    lease.release();
+                }
                 Ok(true)
             }
             Err(error) => {

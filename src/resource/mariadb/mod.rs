@@ -133,6 +133,10 @@
 //! - `XA PREPARE` and `XA COMMIT` survived every SIGKILL right after them, without a binary log and
 //!   with one; with `innodb_flush_log_at_trx_commit` = 0 no prepare did. (What the loss of power does
 //!   with `sync_binlog` = 0 a SIGKILL does not show.)
+//! - **With `autocommit` = 0 a session that has read anything can finish no branch**: XAER_OUTSIDE
+//!   (1400). The adapter sets it to 1 in its sessions, whatever the server or the URL says. (A service
+//!   can set it to 0 in its own, inside the branch too: what makes a rollback durable is committed
+//!   elsewhere.)
 //! - `COMMIT`, `ROLLBACK`, `BEGIN`, `LOCK TABLES` and DDL are refused inside a branch (1399).
 //! - A deadlock rolls the whole branch back, and the session can do nothing but `XA ROLLBACK`
 //!   (1399); a timeout of a lock undoes the statement only.
@@ -217,10 +221,12 @@ impl Mariadb {
             let setup = [vec![sql], given.clone()].concat();
             OptsBuilder::from_opts(server.clone()).setup(setup).into()
         };
-        // Below this level the removal of markers would lock gaps between them.
-        let finishing = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned();
+        // Above this level the removal of markers would lock gaps between them.
+        let finishing = "SET SESSION autocommit = 1; \
+                         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+            .to_owned();
         let working = format!(
-            "SET SESSION TRANSACTION ISOLATION LEVEL {}; SET SESSION \
+            "SET SESSION autocommit = 1; SET SESSION TRANSACTION ISOLATION LEVEL {}; SET SESSION \
              innodb_lock_wait_timeout = {}, lock_wait_timeout = {}, idle_transaction_timeout = {}",
             options.isolation,
             options.lock_max.as_secs().max(1),

@@ -8,7 +8,7 @@ use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::mysql_async::{Opts, OptsBuilder};
 use paxos_commit::resource::mariadb::{ConnectError, Mariadb};
 
-use super::support::{Server, branch, options, prepared, txn, vote};
+use super::support::{Server, branch, commit, options, prepared, rollback, txn, vote};
 
 async fn refusal(opts: Opts) -> ConnectError {
     Mariadb::connect(opts, options()).await.unwrap_err()
@@ -50,6 +50,21 @@ async fn servers_that_cannot_take_part_are_refused() {
     server.plain().await.query_drop(sql).await.unwrap();
     let error = refusal(server.opts()).await;
     assert!(matches!(error, ConnectError::ReadOnly), "{error}");
+}
+
+/// A connection that is asked anything would be inside a transaction then, and can finish no branch.
+#[tokio::test]
+async fn a_server_that_commits_nothing_by_itself_takes_part_all_the_same() {
+    let mut server = Server::start_with(&[("autocommit", "0")]).await;
+    let mariadb = server.open_with(options().hold_max(Duration::ZERO)).await;
+    let branch = prepared(&mariadb, 1, "a").await;
+    commit(&mariadb, &branch).await;
+    assert_eq!(server.value("a").await, 1);
+    let branch = prepared(&mariadb, 2, "a").await;
+    rollback(&mariadb, &branch).await;
+    server.crash().await;
+    assert_eq!(server.prepared().await, 0);
+    assert_eq!(server.value("a").await, 1);
 }
 
 #[tokio::test]

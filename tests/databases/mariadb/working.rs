@@ -99,3 +99,21 @@ async fn a_row_of_another_type_than_expected_is_an_error_and_the_work_goes_on() 
     commit(&mariadb, &branch(1)).await;
     assert_eq!(server.value("a").await, 1);
 }
+
+/// What makes a rollback durable is committed whatever the service has set in its session.
+#[tokio::test]
+async fn a_rollback_is_durable_where_the_service_committed_by_hand() {
+    let mut server = Server::start().await;
+    let mariadb = server.open_with(options().hold_max(HOUR)).await;
+    for sequence in 1..=3 {
+        let mut work = mariadb.work(txn(sequence)).await.unwrap();
+        work.execute("SET SESSION autocommit = 0", ()).await.unwrap();
+        work.execute(ADD, ("a", 1)).await.unwrap();
+        drop(work);
+        assert_eq!(vote(&mariadb, &branch(sequence)).await, Vote::Prepared);
+        rollback(&mariadb, &branch(sequence)).await;
+        server.crash().await;
+        assert_eq!(server.prepared().await, 0);
+    }
+    assert_eq!(server.value("a").await, 0);
+}
