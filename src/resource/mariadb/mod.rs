@@ -176,6 +176,11 @@ pub use options::{Isolation, Options};
 pub use state::ENDED_MAX;
 pub use work::Work;
 
+/// After how long without a word a connection of TCP is asked whether the other end lives, unless the
+/// URL says it (`tcp_keepalive`, in ms). The client has no default, and a host that vanished would keep
+/// whoever waits for it for ever.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
 /// A database that takes part; see the [module](self). Clones are handles of the same.
 #[derive(Clone)]
 pub struct Mariadb {
@@ -219,7 +224,10 @@ impl Mariadb {
         let with_setup = |sql: String| -> Opts {
             // Run in this order backwards, at first and whenever a session is cleaned.
             let setup = [vec![sql], given.clone()].concat();
-            OptsBuilder::from_opts(server.clone()).setup(setup).into()
+            OptsBuilder::from_opts(server.clone())
+                .setup(setup)
+                .tcp_keepalive(server.tcp_keepalive().or(Some(KEEPALIVE)))
+                .into()
         };
         // Above this level the removal of markers would lock gaps between them.
         let finishing = "SET SESSION autocommit = 1; \
@@ -261,7 +269,7 @@ impl Mariadb {
     pub fn close(&self) {
         self.inner.working.close();
         self.inner.finishing.close();
-        *self.registry() = Registry::default();
+        self.registry().close();
     }
 
     fn options(&self) -> &Options {

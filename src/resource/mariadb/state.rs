@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::participant::BranchId;
 use crate::protocol::types::{CommitId, RosterDigest, TxnId};
@@ -24,8 +24,8 @@ pub(super) struct Seat {
     /// A session of the server works for it, or may. It outlives our end of the connection: the server
     /// must be told to end it when nobody knows what it does.
     has_begun: AtomicBool,
-    /// Nobody is to work here any more.
-    is_over: AtomicBool,
+    /// Nobody is to work here any more. Who waits for the server meanwhile waits for this, too.
+    is_over: watch::Sender<bool>,
     /// `XA PREPARE` was sent, or may have been.
     is_asked: AtomicBool,
 }
@@ -48,17 +48,24 @@ impl Seat {
             txn,
             slot: Arc::new(Mutex::new(Slot::Empty)),
             has_begun: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
+            is_over: watch::Sender::new(false),
             is_asked: AtomicBool::new(false),
         })
     }
 
     pub(super) fn close(&self) {
-        self.is_over.store(true, Ordering::SeqCst);
+        self.is_over.send_replace(true);
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::SeqCst)
+        *self.is_over.borrow()
+    }
+
+    /// Returns when it is over.
+    pub(super) async fn closed(&self) {
+        let mut is_over = self.is_over.subscribe();
+        let over = is_over.wait_for(|is_over| *is_over).await;
+        over.expect("a seat outlives what waits for it");
     }
 
     pub(super) fn begin(&self) {
@@ -263,6 +270,13 @@ impl Registry {
             .into_iter()
             .filter_map(|txn| self.let_go(txn))
             .collect()
+    }
+
+    /// Forgets everything, and tells those who work.
+    pub(super) fn close(&mut self) {
+        for standing in std::mem::take(self).standing.into_values() {
+            standing.seat.close();
+        }
     }
 
     fn push(&mut self, txn: TxnId) {

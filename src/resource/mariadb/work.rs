@@ -129,7 +129,7 @@ impl Work {
     }
 
     /// Runs something on the connection, which is not in its place meanwhile: if this is dropped
-    /// before it ends, the connection goes with it.
+    /// before it ends, or the work is let go of, the connection goes with it.
     async fn run<T>(
         &mut self,
         statement: impl AsyncFnOnce(&mut Conn) -> Result<T, Error>,
@@ -142,7 +142,12 @@ impl Work {
             Slot::Open(lease) => lease,
             Slot::Empty | Slot::Lost | Slot::Over => return Err(WorkError::Lost(txn)),
         };
-        match statement(&mut lease.conn).await {
+        // A server that vanished never answers, and nobody else can take the connection from here.
+        let answer = tokio::select! {
+            answer = statement(&mut lease.conn) => answer,
+            () = self.seat.closed() => return Err(WorkError::Ended(txn)),
+        };
+        match answer {
             Ok(done) => {
                 *self.slot = Slot::Open(lease);
                 Ok(done)

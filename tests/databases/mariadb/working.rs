@@ -93,7 +93,10 @@ async fn a_row_of_another_type_than_expected_is_an_error_and_the_work_goes_on() 
     assert!(matches!(error, WorkError::Row { .. }), "{error}");
     let sql = "SELECT NULL";
     assert!(work.first::<i64>(sql, ()).await.is_err());
-    assert_eq!(work.first::<Option<i64>>(sql, ()).await.unwrap(), Some(None));
+    assert_eq!(
+        work.first::<Option<i64>>(sql, ()).await.unwrap(),
+        Some(None)
+    );
     drop(work);
     assert_eq!(vote(&mariadb, &branch(1)).await, Vote::Prepared);
     commit(&mariadb, &branch(1)).await;
@@ -107,7 +110,9 @@ async fn a_rollback_is_durable_where_the_service_committed_by_hand() {
     let mariadb = server.open_with(options().hold_max(HOUR)).await;
     for sequence in 1..=3 {
         let mut work = mariadb.work(txn(sequence)).await.unwrap();
-        work.execute("SET SESSION autocommit = 0", ()).await.unwrap();
+        work.execute("SET SESSION autocommit = 0", ())
+            .await
+            .unwrap();
         work.execute(ADD, ("a", 1)).await.unwrap();
         drop(work);
         assert_eq!(vote(&mariadb, &branch(sequence)).await, Vote::Prepared);
@@ -116,4 +121,47 @@ async fn a_rollback_is_durable_where_the_service_committed_by_hand() {
         assert_eq!(server.prepared().await, 0);
     }
     assert_eq!(server.value("a").await, 0);
+}
+
+async fn open_through(tap: &Tap, server: &Server, work_connections: usize) -> Mariadb {
+    let opts: Opts = OptsBuilder::from_opts(server.opts())
+        .socket(Some(tap.socket().display().to_string()))
+        .into();
+    let options = options()
+        .hold_max(Duration::ZERO)
+        .work_connections(work_connections);
+    Mariadb::connect(opts, options).await.unwrap()
+}
+
+/// No answer comes any more, and nothing tells that: a host that vanished, or a network.
+#[tokio::test]
+async fn who_lets_go_of_a_statement_in_flight_gets_its_connection_back() {
+    let server = Server::start().await;
+    let tap = Tap::open(&server.server.folder().join("socket"));
+    let mariadb = open_through(&tap, &server, 1).await;
+    for sequence in 1..=2 {
+        add(&mariadb, sequence, "a", 1).await;
+        let swallowed = tap.arm_at("SELECT 'swallowed'", 1, Moment::Before);
+        let waiting = tokio::spawn({
+            let mariadb = mariadb.clone();
+            async move {
+                let mut work = mariadb.work(txn(sequence)).await?;
+                work.first::<String>("SELECT 'swallowed'", ()).await
+            }
+        });
+        let held = swallowed.await.unwrap();
+        match sequence {
+            1 => {
+                mariadb.let_go(txn(1)).await;
+                let branch = prepared(&mariadb, 3, "a").await;
+                commit(&mariadb, &branch).await;
+            }
+            _ => mariadb.close(),
+        }
+        let ended = tokio::time::timeout(PATIENCE, waiting).await;
+        let ended = ended.expect("whoever waits is told").unwrap();
+        assert!(matches!(ended, Err(WorkError::Ended(_))), "{ended:?}");
+        drop(held);
+    }
+    assert_eq!(server.value("a").await, 1);
 }
