@@ -282,6 +282,10 @@ impl Mariadb {
                 Err(BranchError::Held(_)) if begun.elapsed() < HELD_MAX => {}
                 ended => return ended,
             }
+            if process == Some(self.inner.names.process) && pause == PAUSE_MAX {
+                // This process has left that session long ago, and the server has not heard of it.
+                self.end_session(branch.id.txn).await?;
+            }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }

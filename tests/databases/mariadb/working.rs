@@ -165,3 +165,25 @@ async fn who_lets_go_of_a_statement_in_flight_gets_its_connection_back() {
     }
     assert_eq!(server.value("a").await, 1);
 }
+
+/// The session of the server that the adapter has left is ended by it, should that not hear of it.
+#[tokio::test]
+async fn a_session_that_does_not_hear_of_its_end_is_ended() {
+    let server = Server::start().await;
+    let tap = Tap::open(&server.server.folder().join("socket"));
+    let mariadb = open_through(&tap, &server, 2).await;
+    for sequence in 1..=2 {
+        add(&mariadb, sequence, "a", 1).await;
+        // The client's word of parting.
+        let parting = tap.arm_at("\u{1}\0\0\0\u{1}", 1, Moment::Before);
+        assert_eq!(vote(&mariadb, &branch(sequence)).await, Vote::Prepared);
+        let held = parting.await.unwrap();
+        match sequence {
+            1 => mariadb.commit(&branch(1)).await.unwrap(),
+            _ => mariadb.rollback(&branch(2)).await.unwrap(),
+        }
+        assert_eq!(server.prepared().await, 0);
+        drop(held);
+    }
+    assert_eq!(server.value("a").await, 1);
+}
