@@ -254,8 +254,8 @@ impl Registry {
         self.push(txn);
     }
 
-    /// Returns the seats of those who still work under what is settled: nobody will ask about them
-    /// any more. What stands prepared waits for its outcome.
+    /// Forgets what is settled. Returns the seats of those who still work there, or whose rollback has
+    /// failed: nobody will ask about them any more. What stands prepared waits for its outcome.
     pub(super) fn settle(&mut self, through: CommitId) -> Vec<Arc<Seat>> {
         let is_settled = |txn: &&TxnId| {
             let last = CommitId {
@@ -268,8 +268,28 @@ impl Registry {
         let settled: Vec<TxnId> = settled.copied().collect();
         settled
             .into_iter()
-            .filter_map(|txn| self.let_go(txn))
+            .filter_map(|txn| self.sweep(txn))
             .collect()
+    }
+
+    fn sweep(&mut self, txn: TxnId) -> Option<Arc<Seat>> {
+        match self.standing.get(&txn).map(|standing| &standing.stage)? {
+            Stage::Working => self.let_go(txn),
+            Stage::Closed(_) => {
+                let standing = self.standing.remove(&txn)?;
+                self.push(txn);
+                standing.seat.close();
+                Some(standing.seat)
+            }
+            // Another process may have finished it, and nobody tells: its row says all that is known
+            // here.
+            Stage::Prepared(_, None) => {
+                self.standing.remove(&txn);
+                self.push(txn);
+                None
+            }
+            Stage::Prepared(_, Some(_)) => None,
+        }
     }
 
     /// Forgets everything, and tells those who work.
@@ -288,5 +308,53 @@ impl Registry {
         {
             self.ends.remove(&oldest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::protocol::types::{Branch, InitiatorId, Roster, Session};
+
+    fn branch(sequence: u32) -> BranchId {
+        let branch = Branch {
+            participant: "ledger".parse().unwrap(),
+            session: Session(1),
+        };
+        let txn = TxnId {
+            generation: 1,
+            initiator: InitiatorId(7),
+            sequence,
+        };
+        let roster = Roster::new([branch.clone()]).unwrap();
+        BranchId {
+            id: CommitId::new(txn, &roster),
+            branch,
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_is_settled() {
+        let mut registry = Registry::default();
+        let [working, closed, prepared, later] = [1, 2, 3, 4].map(branch);
+        for branch in [&working, &closed, &prepared, &later] {
+            registry.join(branch.id.txn).unwrap();
+        }
+        assert!(matches!(registry.prepare(&closed), Preparing::Mine(_)));
+        registry.standing.get_mut(&prepared.id.txn).unwrap().stage =
+            Stage::Prepared(prepared.clone(), None);
+        let through = CommitId {
+            roster: RosterDigest::MAX,
+            ..prepared.id
+        };
+        let seats = registry.settle(through);
+        let txns: Vec<TxnId> = seats.iter().map(|seat| seat.txn).collect();
+        assert_eq!(txns, [working.id.txn, closed.id.txn]);
+        let left: Vec<TxnId> = registry.standing.keys().copied().collect();
+        assert_eq!(left, [later.id.txn]);
+        // Nor does anything begin there again.
+        assert!(registry.join(closed.id.txn).is_none());
+        assert!(matches!(registry.prepare(&prepared), Preparing::Over));
     }
 }
