@@ -90,7 +90,7 @@
 //!
 //! | table | what |
 //! |---|---|
-//! | `paxos_commit_branch` | a row for each branch, which the branch itself writes just before it is prepared: `owner` (a digest of cluster, participant and database), `commit_id`, `session`, `process` |
+//! | `paxos_commit_branch` | a row for each branch, which the branch itself writes just before it is prepared: `owner` (a digest of cluster, participant and database, as the server spells it), `commit_id`, `session`, `process` |
 //! | `paxos_commit_settled` | for each owner the horizon: up to there rows of the first table are dropped |
 //! | `paxos_commit_forced` | written to so that the log is forced to disk |
 //!
@@ -159,6 +159,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use mysql_async::{Opts, OptsBuilder};
+use tokio::time::timeout;
 
 use crate::participant::BranchId;
 
@@ -218,49 +219,35 @@ impl Mariadb {
     /// # Errors
     /// When it cannot take part. The error says what to change.
     pub async fn connect(server: Opts, options: Options) -> Result<Self, ConnectError> {
-        let database = server.db_name().ok_or(ConnectError::NoDatabase)?.to_owned();
-        let names = Names::new(&options.cluster, &options.participant, &database)?;
-        let given = server.setup().to_vec();
-        let with_setup = |sql: String| -> Opts {
-            // Run in this order backwards, at first and whenever a session is cleaned.
-            let setup = [vec![sql], given.clone()].concat();
-            OptsBuilder::from_opts(server.clone())
-                .setup(setup)
-                .tcp_keepalive(server.tcp_keepalive().or(Some(KEEPALIVE)))
-                .into()
+        server.db_name().ok_or(ConnectError::NoDatabase)?;
+        let (working, finishing) = pools(&server, &options);
+        let mut lease = finishing.lease().await?;
+        let preparing = async {
+            schema::check_server(&mut lease).await?;
+            let database = schema::database(&mut lease).await?;
+            let names = Names::new(&options.cluster, &options.participant, &database)?;
+            let tables = Tables::new(&database);
+            schema::prepare_tables(&mut lease, &tables).await?;
+            Ok::<_, ConnectError>((names, tables))
         };
-        // Above this level the removal of markers would lock gaps between them.
-        let finishing = "SET SESSION autocommit = 1; \
-                         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-            .to_owned();
-        let working = format!(
-            "SET SESSION autocommit = 1; SET SESSION TRANSACTION ISOLATION LEVEL {}; SET SESSION \
-             innodb_lock_wait_timeout = {}, lock_wait_timeout = {}, idle_transaction_timeout = {}",
-            options.isolation,
-            options.lock_max.as_secs().max(1),
-            options.lock_max.as_secs().max(1),
-            options.idle_max.as_secs().max(1)
-        );
-        let patience = options.acquire_max;
-        let (working, finishing) = (with_setup(working), with_setup(finishing));
-        let (work_max, finish_max) = (options.work_connections, options.finish_connections);
-        let mariadb = Mariadb {
+        let Ok(prepared) = timeout(options.answer_max, preparing).await else {
+            let seconds = options.answer_max.as_secs_f32();
+            return Err(AcquireError::Silent { seconds }.into());
+        };
+        let (names, tables) = prepared?;
+        lease.release();
+        Ok(Mariadb {
             inner: Arc::new(Inner {
                 names,
-                tables: Tables::new(&database),
+                tables,
                 requests: options.requests.clone(),
-                working: Connections::new(working, "work", work_max, patience),
-                finishing: Connections::new(finishing, "commit and rollback", finish_max, patience),
+                working,
+                finishing,
                 registry: Mutex::default(),
                 seen: Mutex::default(),
                 options,
             }),
-        };
-        let mut lease = mariadb.inner.finishing.lease().await?;
-        schema::check_server(&mut lease).await?;
-        schema::prepare_tables(&mut lease, &mariadb.inner.tables).await?;
-        lease.release();
-        Ok(mariadb)
+        })
     }
 
     /// Closes the adapter for all handles: no new work begins, nothing is prepared or finished any
@@ -279,6 +266,38 @@ impl Mariadb {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         lock(&self.inner.registry)
     }
+}
+
+/// The connections to work on, and those for all that must not wait until somebody has worked.
+fn pools(server: &Opts, options: &Options) -> (Connections, Connections) {
+    let given = server.setup();
+    let with_setup = |sql: String| -> Opts {
+        // Run in this order backwards, at first and whenever a session is cleaned.
+        let setup = [&[sql], given].concat();
+        OptsBuilder::from_opts(server.clone())
+            .setup(setup)
+            .tcp_keepalive(server.tcp_keepalive().or(Some(KEEPALIVE)))
+            .into()
+    };
+    // Above this level the removal of markers would lock gaps between them.
+    let finishing = "SET SESSION autocommit = 1; \
+                     SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        .to_owned();
+    let working = format!(
+        "SET SESSION autocommit = 1; SET SESSION TRANSACTION ISOLATION LEVEL {}; SET SESSION \
+         innodb_lock_wait_timeout = {}, lock_wait_timeout = {}, idle_transaction_timeout = {}",
+        options.isolation,
+        options.lock_max.as_secs().max(1),
+        options.lock_max.as_secs().max(1),
+        options.idle_max.as_secs().max(1)
+    );
+    let patience = options.acquire_max;
+    let (working, finishing) = (with_setup(working), with_setup(finishing));
+    let (work_max, finish_max) = (options.work_connections, options.finish_connections);
+    (
+        Connections::new(working, "work", work_max, patience),
+        Connections::new(finishing, "commit and rollback", finish_max, patience),
+    )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -68,6 +68,15 @@ pub(super) async fn check_server(connection: &mut Connection) -> Result<(), Conn
     settings.map_or(Ok(()), |settings| settings.check())
 }
 
+/// The name of the database, as the server spells it. One that folds names (`lower_case_table_names`)
+/// takes any spelling in the URL, and what is prepared must be found under each.
+pub(super) async fn database(connection: &mut Connection) -> Result<String, ConnectError> {
+    let what = "say which database it is";
+    let found = connection.row::<Option<String>>("SELECT DATABASE()").await;
+    let found = found.map_err(|source| ConnectError::Server { what, source })?;
+    found.flatten().ok_or(ConnectError::NoDatabase)
+}
+
 /// What is looked at. Text, since a version may tell as a number (`1`) what a later one tells as a
 /// word (`ON`): `innodb_doublewrite` from 11.0.6 on, for example.
 #[derive(Clone, Debug)]
@@ -138,7 +147,10 @@ fn is_off(setting: &str) -> bool {
 }
 
 /// Makes the tables where they are missing, and tries whether they can be used.
-pub(super) async fn prepare_tables(connection: &mut Connection, tables: &Tables) -> Result<(), ConnectError> {
+pub(super) async fn prepare_tables(
+    connection: &mut Connection,
+    tables: &Tables,
+) -> Result<(), ConnectError> {
     for (table, columns) in tables.all() {
         let sql = format!("CREATE TABLE IF NOT EXISTS {table} ({columns}) ENGINE=InnoDB");
         // Who may not make tables may well use them.
@@ -153,10 +165,12 @@ pub(super) async fn prepare_tables(connection: &mut Connection, tables: &Tables)
             })?;
         }
         check_engine(connection, table).await?;
-        try_rights(connection, table, columns).await.map_err(|source| {
-            let what = "read and write its tables";
-            ConnectError::Rights { what, sql, source }
-        })?;
+        try_rights(connection, table, columns)
+            .await
+            .map_err(|source| {
+                let what = "read and write its tables";
+                ConnectError::Rights { what, sql, source }
+            })?;
     }
     Ok(())
 }
@@ -179,7 +193,11 @@ async fn check_engine(connection: &mut Connection, table: &str) -> Result<(), Co
 }
 
 /// Statements that need every right and change nothing.
-async fn try_rights(connection: &mut Connection, table: &str, columns: &str) -> Result<(), mysql_async::Error> {
+async fn try_rights(
+    connection: &mut Connection,
+    table: &str,
+    columns: &str,
+) -> Result<(), mysql_async::Error> {
     let column = columns.split(' ').next().unwrap_or_default();
     for sql in [
         format!("SELECT 1 FROM {table} WHERE 1 = 0"),

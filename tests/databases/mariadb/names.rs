@@ -97,6 +97,23 @@ async fn the_branch_of_another_session_ends_without_the_work_here() {
     }
 }
 
+/// A server that folds the names of databases takes them in any spelling.
+#[tokio::test]
+async fn however_a_database_is_spelled_its_branches_are_the_same() {
+    let server = Server::start_with(&[("lower_case_table_names", "1")]).await;
+    let loud: Opts = OptsBuilder::from_opts(server.opts())
+        .db_name(Some("TEST"))
+        .into();
+    let loud = Mariadb::connect(loud, options()).await.unwrap();
+    let branch = prepared(&loud, 1, "a").await;
+    drop(loud);
+    let soft = server.open().await;
+    let found = until_ok(|| soft.in_doubt()).await;
+    assert_eq!(found.len(), 1);
+    commit(&soft, &branch).await;
+    assert_eq!(server.value("a").await, 1);
+}
+
 #[tokio::test]
 async fn the_operator_sees_how_many_stand_prepared_and_for_how_long() {
     let server = Server::start().await;

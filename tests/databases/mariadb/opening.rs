@@ -6,9 +6,11 @@ use paxos_commit::participant::ResourceManager;
 use paxos_commit::protocol::types::Vote;
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::mysql_async::{Opts, OptsBuilder};
-use paxos_commit::resource::mariadb::{ConnectError, Mariadb};
+use paxos_commit::resource::mariadb::{AcquireError, ConnectError, Mariadb};
 
-use super::support::{Server, branch, commit, options, prepared, rollback, txn, vote};
+use crate::together::tap::{Moment, Tap};
+
+use super::support::{PATIENCE, Server, branch, commit, options, prepared, rollback, txn, vote};
 
 async fn refusal(opts: Opts) -> ConnectError {
     Mariadb::connect(opts, options()).await.unwrap_err()
@@ -65,6 +67,26 @@ async fn a_server_that_commits_nothing_by_itself_takes_part_all_the_same() {
     server.crash().await;
     assert_eq!(server.prepared().await, 0);
     assert_eq!(server.value("a").await, 1);
+}
+
+#[tokio::test]
+async fn who_opens_a_server_that_falls_silent_is_told_so() {
+    let server = Server::start().await;
+    let tap = Tap::open(&server.server.folder().join("socket"));
+    let opts: Opts = OptsBuilder::from_opts(server.opts())
+        .socket(Some(tap.socket().display().to_string()))
+        .into();
+    for text in ["VERSION()", "SHOW CREATE TABLE"] {
+        let swallowed = tap.arm_at(text, 1, Moment::Before);
+        let hasty = options().answer_max(Duration::from_millis(200));
+        let opening = Mariadb::connect(opts.clone(), hasty);
+        let opening = tokio::time::timeout(PATIENCE, opening);
+        let (opened, held) = tokio::join!(opening, swallowed);
+        let error = opened.expect("it waits no longer than that").unwrap_err();
+        let is_silent = matches!(error, ConnectError::Acquire(AcquireError::Silent { .. }));
+        assert!(is_silent, "{error}");
+        drop(held);
+    }
 }
 
 #[tokio::test]
