@@ -86,6 +86,11 @@
 //! **After 1205 only the statement was undone, and the rest can still be prepared**: a service that
 //! meets an error gives its branch up, unless it knows better.
 //!
+//! Two limits (10.11). **After a crash of the server a prepared branch has the locks of what it wrote,
+//! and no others**: what it only read may change before its outcome is applied, so for that time
+//! transactions that read here and write elsewhere are not serializable. And below `Serializable`
+//! shared locks (`LOCK IN SHARE MODE`) end when the branch is prepared; those of `FOR UPDATE` stay.
+//!
 //! # In the database
 //!
 //! | table | what |
@@ -121,8 +126,9 @@
 //!   neither `XA RECOVER` nor anybody else knows it until the server is restarted; then it stands
 //!   prepared again. Seen in 40 of 6,000 tries that did nothing but hit that moment. (The server lets
 //!   others have the xid before InnoDB lets go of the session.) A session that works for a
-//!   branch therefore has a user lock (`GET_LOCK`) of the branch's name: nobody else finishes the
-//!   branch before that is free, and for 50 ms after, and looks afterwards whether its row is committed
+//!   branch therefore has a user lock (`GET_LOCK`) of the branch's name, without which it neither
+//!   begins nor is prepared: nobody else finishes the branch before that is free, and for 50 ms after,
+//!   and looks afterwards whether its row is committed
 //!   or gone. If not, the adapter never says that it is done ([`BranchError::NotEnded`]), and no
 //!   horizon proves it: the server answers the next try with XAER_NOTA, and lets others take the name.
 //! - **A prepared branch that wrote nothing is listed by `XA RECOVER`, and lost when its session

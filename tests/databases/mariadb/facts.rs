@@ -116,3 +116,61 @@ async fn a_rollback_that_nothing_follows_is_undone_by_a_crash() {
     server.crash().await;
     assert_eq!(server.prepared().await, 0);
 }
+
+/// Reads `a` and writes `w` at a level, and prepares.
+async fn prepare_reader(conn: &mut Conn, level: &str, read: &str) {
+    let sql = "REPLACE INTO counter VALUES ('a', 1), ('w', 1)";
+    conn.query_drop(sql).await.unwrap();
+    let sql = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}");
+    conn.query_drop(sql).await.unwrap();
+    let write = "UPDATE counter SET value = 2 WHERE name = 'w'";
+    prepare(
+        conn,
+        &format!("SELECT value FROM counter WHERE name = 'a'{read}; {write}"),
+    )
+    .await;
+}
+
+async fn is_locked(server: &Server, name: &str) -> bool {
+    let mut conn = server.plain().await;
+    let sql = "SET SESSION innodb_lock_wait_timeout = 1";
+    conn.query_drop(sql).await.unwrap();
+    let sql = format!("UPDATE counter SET value = 3 WHERE name = '{name}'");
+    match code(&mut conn, &sql).await {
+        None => false,
+        Some(1205) => true,
+        Some(other) => panic!("expected 1205 or nothing, got {other}"),
+    }
+}
+
+#[tokio::test]
+async fn shared_locks_end_at_the_prepare_below_serializable() {
+    let server = Server::start().await;
+    let mut conn = server.plain().await;
+    for (level, read, is_kept) in [
+        ("SERIALIZABLE", "", true),
+        ("REPEATABLE READ", " LOCK IN SHARE MODE", false),
+        ("REPEATABLE READ", " FOR UPDATE", true),
+        ("READ COMMITTED", " LOCK IN SHARE MODE", false),
+        ("READ COMMITTED", " FOR UPDATE", true),
+    ] {
+        prepare_reader(&mut conn, level, read).await;
+        assert!(is_locked(&server, "w").await, "{level}{read}");
+        assert_eq!(is_locked(&server, "a").await, is_kept, "{level}{read}");
+        conn.query_drop(format!("XA ROLLBACK {XID}")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn only_what_was_written_is_locked_after_a_crash() {
+    let mut server = Server::start().await;
+    for read in ["", " FOR UPDATE"] {
+        prepare_reader(&mut server.plain().await, "SERIALIZABLE", read).await;
+        server.crash().await;
+        assert_eq!(server.prepared().await, 1);
+        assert!(is_locked(&server, "w").await);
+        assert!(!is_locked(&server, "a").await);
+        let end = format!("XA ROLLBACK {XID}");
+        server.plain().await.query_drop(end).await.unwrap();
+    }
+}
