@@ -6,7 +6,7 @@ use paxos_commit::participant::ResourceManager;
 use paxos_commit::protocol::types::Vote;
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::mysql_async::{Opts, OptsBuilder};
-use paxos_commit::resource::mariadb::{Mariadb, WorkError};
+use paxos_commit::resource::mariadb::{Mariadb, Options, WorkError};
 
 use crate::together::tap::{Moment, Tap};
 
@@ -123,14 +123,40 @@ async fn a_rollback_is_durable_where_the_service_committed_by_hand() {
     assert_eq!(server.value("a").await, 0);
 }
 
-async fn open_through(tap: &Tap, server: &Server, work_connections: usize) -> Mariadb {
+async fn open_through(tap: &Tap, server: &Server, options: Options) -> Mariadb {
     let opts: Opts = OptsBuilder::from_opts(server.opts())
         .socket(Some(tap.socket().display().to_string()))
         .into();
-    let options = options()
-        .hold_max(Duration::ZERO)
-        .work_connections(work_connections);
+    let options = options.hold_max(Duration::ZERO);
     Mariadb::connect(opts, options).await.unwrap()
+}
+
+/// Nobody knows whether the server works for it, until it is rolled back.
+#[tokio::test]
+async fn a_branch_whose_begin_was_not_answered_can_only_abort() {
+    let server = Server::start().await;
+    let tap = Tap::open(&server.server.folder().join("socket"));
+    let hasty = options().answer_max(Duration::from_secs(2));
+    let mariadb = open_through(&tap, &server, hasty).await;
+    prepared(&mariadb, 9, "a").await;
+    for (sequence, moment) in [(1, Moment::Before), (2, Moment::After)] {
+        let swallowed = tap.arm_at("GET_LOCK", 1, moment);
+        let error = mariadb.work(txn(sequence)).await.unwrap_err();
+        assert!(matches!(error, WorkError::Lost(_)), "{error}");
+        let held = swallowed.await.unwrap();
+        let error = mariadb.work(txn(sequence)).await.unwrap_err();
+        assert!(matches!(error, WorkError::Lost(_)), "{error}");
+        // Its session, of which the server believes that it lives, is ended.
+        let lock = lock_of(&server, sequence).await;
+        let free = format!("SELECT IS_FREE_LOCK('{lock}')");
+        assert_eq!(
+            server.scalar(&free).await,
+            i64::from(moment == Moment::Before)
+        );
+        rollback(&mariadb, &branch(sequence)).await;
+        assert_eq!(server.scalar(&free).await, 1);
+        drop(held);
+    }
 }
 
 /// No answer comes any more, and nothing tells that: a host that vanished, or a network.
@@ -138,7 +164,7 @@ async fn open_through(tap: &Tap, server: &Server, work_connections: usize) -> Ma
 async fn who_lets_go_of_a_statement_in_flight_gets_its_connection_back() {
     let server = Server::start().await;
     let tap = Tap::open(&server.server.folder().join("socket"));
-    let mariadb = open_through(&tap, &server, 1).await;
+    let mariadb = open_through(&tap, &server, options().work_connections(1)).await;
     for sequence in 1..=2 {
         add(&mariadb, sequence, "a", 1).await;
         let swallowed = tap.arm_at("SELECT 'swallowed'", 1, Moment::Before);
@@ -171,7 +197,7 @@ async fn who_lets_go_of_a_statement_in_flight_gets_its_connection_back() {
 async fn a_session_that_does_not_hear_of_its_end_is_ended() {
     let server = Server::start().await;
     let tap = Tap::open(&server.server.folder().join("socket"));
-    let mariadb = open_through(&tap, &server, 2).await;
+    let mariadb = open_through(&tap, &server, options()).await;
     for sequence in 1..=2 {
         add(&mariadb, sequence, "a", 1).await;
         // The client's word of parting.
