@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
-use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+use paxos_commit::protocol::types::{CommitId, ParticipantName, ReadOnly, Request, TxnId, Vote};
 use tokio::sync::Semaphore;
 
 /// Who waits for what to be applied.
@@ -73,6 +73,10 @@ impl<R> Telling<R> {
 
 impl<R: ResourceManager> ResourceManager for Telling<R> {
     type Error = R::Error;
+
+    fn serves(&self, cluster: &str, participant: &ParticipantName) -> Result<(), R::Error> {
+        self.manager.serves(cluster, participant)
+    }
 
     async fn prepare(
         &self,

@@ -18,7 +18,7 @@ use crate::wire::Sent;
 use super::branch::{Branch, BranchError};
 use super::resource_manager::ResourceManager;
 use super::shell::{Call, SessionShell};
-use super::working::Worker;
+use super::working::{Worker, attempt};
 
 /// How many calls of the service wait for its session.
 const CALLS_MAX: usize = 1_024;
@@ -103,9 +103,10 @@ impl ParticipantBuilder {
             session: draw_session(),
         };
         let resource_manager = Arc::new(resource_manager);
-        let in_doubt = resource_manager.in_doubt().await;
-        let in_doubt =
-            in_doubt.map_err(|error| ConnectError::ResourceManager(error.to_string()))?;
+        let serves = resource_manager.serves(identity.cluster.as_str(), name);
+        serves.map_err(|error| ConnectError::ResourceManager(error.to_string()))?;
+        let in_doubt = attempt(async { resource_manager.in_doubt().await }).await;
+        let in_doubt = in_doubt.map_err(ConnectError::ResourceManager)?;
         let (net, inbound) = Net::client(Peer::Session(me.clone()), credentials, replicas)?;
         let generations = net.generations(self.connect_timeout).await?;
 
@@ -156,7 +157,7 @@ async fn scan<R: ResourceManager>(
 ) {
     loop {
         tokio::time::sleep(interval).await;
-        match manager.in_doubt().await {
+        match attempt(async { manager.in_doubt().await }).await {
             Ok(found) if found.is_empty() => {}
             Ok(found) => {
                 let command = ParticipantCommand::InDoubt(found);
@@ -164,7 +165,7 @@ async fn scan<R: ResourceManager>(
                     return;
                 }
             }
-            Err(error) => tracing::warn!(%error, "cannot look for branches in doubt"),
+            Err(error) => tracing::warn!(error, "cannot look for branches in doubt"),
         }
     }
 }

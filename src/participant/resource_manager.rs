@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 
 use crate::protocol::participant::InDoubt;
-use crate::protocol::types::{Branch, CommitId, ReadOnly, Request, TxnId, Vote};
+use crate::protocol::types::{Branch, CommitId, ParticipantName, ReadOnly, Request, TxnId, Vote};
 
 /// The name of a branch once commit was asked for: to be written with everything that is prepared
 /// under it, since two sessions of one participant may stand in one transaction.
@@ -41,6 +41,18 @@ pub enum Expiry {
 pub trait ResourceManager: Send + Sync + 'static {
     /// What can go wrong.
     type Error: Error + Send + Sync + 'static;
+
+    /// A session of this participant begins, with a certificate of this cluster: asked before anything
+    /// else, and an error refuses it. Who keeps branches of several apart by name, and was given other
+    /// names than these, would ask the wrong cluster about them, and roll back what that one does not
+    /// know.
+    ///
+    /// # Errors
+    /// When it keeps the branches of somebody else.
+    fn serves(&self, cluster: &str, participant: &ParticipantName) -> Result<(), Self::Error> {
+        let _ = (cluster, participant);
+        Ok(())
+    }
 
     /// Runs the request, if there is one, and makes the branch durable, its name with it: after
     /// this both `commit` and `rollback` must be possible, in this process and in a later one.

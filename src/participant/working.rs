@@ -121,7 +121,7 @@ impl<R: ResourceManager> Worker<R> {
 
 /// One call: if it panics, that is an error like any other, and no branch hangs because of it. (It
 /// must stand in an `async` block: what it does before it returns a future is polled then, too.)
-async fn attempt<T, E: std::error::Error>(
+pub(super) async fn attempt<T, E: std::error::Error>(
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {
     let mut call = pin!(call);

@@ -10,7 +10,7 @@ use tokio_postgres::{Error, Row};
 
 use crate::participant::{BranchId, Expiry, ResourceManager};
 use crate::protocol::participant::{InDoubt, Owner};
-use crate::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+use crate::protocol::types::{CommitId, ParticipantName, ReadOnly, Request, TxnId, Vote};
 
 use super::connection::Lease;
 use super::error::{BranchError, Refusal, WorkError};
@@ -42,6 +42,17 @@ impl From<Refusal> for Unprepared {
 
 impl ResourceManager for Postgres {
     type Error = BranchError;
+
+    fn serves(&self, cluster: &str, participant: &ParticipantName) -> Result<(), BranchError> {
+        let options = self.options();
+        if (options.cluster.as_str(), &self.inner.names.participant) == (cluster, participant) {
+            return Ok(());
+        }
+        Err(BranchError::OtherNames {
+            expected: format!("{cluster}/{participant}"),
+            got: format!("{}/{}", options.cluster, options.participant),
+        })
+    }
 
     async fn prepare(
         &self,

@@ -144,6 +144,17 @@ pub enum WorkError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BranchError {
+    /// The adapter was opened under other names than the certificate has.
+    #[error(
+        "this adapter was opened as {got} (cluster/participant), and the certificate is one of \
+         {expected}: give its options the names that are in the certificate"
+    )]
+    OtherNames {
+        /// The certificate's.
+        expected: String,
+        /// The options'.
+        got: String,
+    },
     /// A branch of somebody else.
     #[error(
         "this adapter was opened for the participant {expected}, and is asked about {got}: give \

@@ -44,9 +44,9 @@ async fn participants_clusters_and_databases_on_one_server_do_not_see_each_other
         .db_name(Some("second"))
         .into();
     let others = [
-        server.open_with(Options::new("shop", "stock")).await,
+        server.open_with(Options::new("local", "stock")).await,
         server.open_with(Options::new("market", "ledger")).await,
-        Mariadb::connect(second, Options::new("shop", "ledger"))
+        Mariadb::connect(second, Options::new("local", "ledger"))
             .await
             .unwrap(),
     ];

@@ -101,7 +101,7 @@ impl Server {
 }
 
 pub(super) fn options() -> Options {
-    Options::new("shop", "ledger")
+    Options::new("local", "ledger")
         .lock_max(Duration::from_secs(2))
         .acquire_max(Duration::from_secs(20))
 }
