@@ -28,6 +28,20 @@ use ways::{Way, Ways};
 const CONCURRENT: u32 = 16;
 
 fn main() {
+    // The servers and the replicas want processors too, and workers that wake each other for every
+    // packet take them away.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    // On a worker, as a service does: from this thread each message would wake another one.
+    let comparing = runtime.spawn(compare());
+    runtime.block_on(comparing).expect("it does not panic");
+    runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+async fn compare() {
     let is_test = std::env::args().any(|argument| argument == "--test");
     let (rounds, count) = if is_test { (1, 10) } else { (5, 400) };
     let word = std::env::args().skip(1).find(|word| !word.starts_with('-'));
@@ -36,48 +50,36 @@ fn main() {
             .is_none_or(|word| way.to_string().contains(word))
     };
     let wanted: Vec<Way> = Way::ALL.into_iter().filter(is_wanted).collect();
-    // The servers and the replicas want processors too, and workers that wake each other for every
-    // packet take them away.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let ways = Ways::open(folder.path(), CONCURRENT).await;
-        println!(
-            "                                      one at a time, ms      {CONCURRENT} at a time"
-        );
-        println!("way                                     p50      p99           per s");
-        let mut results = vec![Vec::new(); wanted.len()];
-        for _ in 0..rounds {
-            for (way, results) in wanted.iter().copied().zip(&mut results) {
-                results.push(measure(&ways, way, count).await);
-            }
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let ways = Ways::open(folder.path(), CONCURRENT).await;
+    println!("                                      one at a time, ms      {CONCURRENT} at a time");
+    println!("way                                     p50      p99           per s");
+    let mut results = vec![Vec::new(); wanted.len()];
+    for _ in 0..rounds {
+        for (way, results) in wanted.iter().copied().zip(&mut results) {
+            results.push(measure(&ways, way, count).await);
         }
-        let mut medians = Vec::new();
-        for (way, results) in wanted.iter().copied().zip(&results) {
-            let p50 = median(results.iter().map(|result| result.p50));
-            let p99 = median(results.iter().map(|result| result.p99));
-            let rate = median(results.iter().map(|result| result.per_s));
-            println!(
-                "{:<36} {p50:>7.2}  {p99:>7.2}       {rate:>9.0}",
-                way.to_string()
-            );
-            medians.push((way, p50));
-        }
-        let of = |wanted| medians.iter().find(|(way, _)| *way == wanted);
-        let of = |wanted| of(wanted).map_or(f64::NAN, |(_, p50)| *p50);
-        let by_hand = of(Way::ByHand);
+    }
+    let mut medians = Vec::new();
+    for (way, results) in wanted.iter().copied().zip(&results) {
+        let p50 = median(results.iter().map(|result| result.p50));
+        let p99 = median(results.iter().map(|result| result.p99));
+        let rate = median(results.iter().map(|result| result.per_s));
         println!(
-            "paxos-commit: p50 {:.2} x by hand until the outcome, {:.2} x until applied",
-            of(Way::Outcome) / by_hand,
-            of(Way::Applied) / by_hand
+            "{:<36} {p50:>7.2}  {p99:>7.2}       {rate:>9.0}",
+            way.to_string()
         );
-        ways.close().await;
-    });
-    runtime.shutdown_timeout(Duration::from_secs(1));
+        medians.push((way, p50));
+    }
+    let of = |wanted| medians.iter().find(|(way, _)| *way == wanted);
+    let of = |wanted| of(wanted).map_or(f64::NAN, |(_, p50)| *p50);
+    let by_hand = of(Way::ByHand);
+    println!(
+        "paxos-commit: p50 {:.2} x by hand until the outcome, {:.2} x until applied",
+        of(Way::Outcome) / by_hand,
+        of(Way::Applied) / by_hand
+    );
+    ways.close().await;
 }
 
 #[derive(Clone)]
