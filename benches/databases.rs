@@ -21,11 +21,16 @@ mod ways;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use ways::{Way, Ways};
 
 /// So many at a time, for throughput.
 const CONCURRENT: u32 = 16;
+
+/// Between two transactions that are one at a time: what is done after an outcome (to apply it, to
+/// clean up) is not to be in the way of the next one.
+const THINKING: Duration = Duration::from_millis(5);
 
 fn main() {
     // The servers and the replicas want processors too, and workers that wake each other for every
@@ -92,6 +97,7 @@ struct Measured {
 async fn measure(ways: &Ways, way: Way, count: u32) -> Measured {
     let mut times = Vec::new();
     for _ in 0..count {
+        sleep(THINKING).await;
         let start = Instant::now();
         ways.go(way, 0).await;
         times.push(start.elapsed().as_secs_f64() * 1e3);

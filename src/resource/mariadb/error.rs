@@ -289,7 +289,8 @@ pub enum BranchError {
     /// It does not stand prepared, and nothing proves that it was committed.
     #[error(
         "{branch} is to be committed, does not stand prepared, and no marker proves its commit: was \
-         this database restored from a backup, or the branch rolled back by hand?"
+         this database restored from a backup, or the branch rolled back by hand? Mend the data by \
+         hand; then `paxos-commit txn release` ends the transaction"
     )]
     NoProof {
         /// The branch.

@@ -251,17 +251,20 @@ impl Mariadb {
 
     /// A branch that is told to commit and is not prepared was committed before: there is its
     /// marker, which the same transaction wrote, or it is settled (then it has had its outcome, or
-    /// it would still be prepared).
+    /// it would still be prepared). Once neither was so, it is disputed, durably: a horizon that comes
+    /// later is not to take that for its end.
     pub(super) async fn expect_committed(&self, branch: &BranchId) -> Result<(), BranchError> {
         let (names, tables) = (&self.inner.names, &self.inner.tables);
         let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM {} WHERE {}) OR EXISTS (SELECT 1 FROM {} \
-             WHERE owner = X'{}' AND through >= X'{}')",
+            "SELECT EXISTS (SELECT 1 FROM {0} WHERE {1}) OR EXISTS (SELECT 1 FROM {2} \
+             WHERE owner = X'{3}' AND through >= X'{4}' \
+             AND NOT EXISTS (SELECT 1 FROM {5} WHERE {1}))",
             tables.branch,
             names.key(branch),
             tables.settled,
             hex(&names.owner),
-            hex(&branch.id.to_be_bytes())
+            hex(&branch.id.to_be_bytes()),
+            tables.disputed
         );
         let what = "say whether it has committed";
         let mut lease = self.inner.finishing.lease().await?;
@@ -274,6 +277,16 @@ impl Mariadb {
             lease.release();
             return Ok(());
         }
+        let what = "remember that a commit is disputed";
+        let sql = format!(
+            "INSERT IGNORE INTO {} (owner, commit_id, session) VALUES (X'{}', X'{}', X'{}')",
+            tables.disputed,
+            hex(&names.owner),
+            hex(&branch.id.to_be_bytes()),
+            hex(&branch.branch.session.0.to_be_bytes())
+        );
+        let disputed = self.answer(what, lease.conn.query_drop(sql)).await?;
+        disputed.map_err(|source| BranchError::Server { what, source })?;
         lease.release();
         let branch = branch.clone();
         let error = BranchError::NoProof { branch };
@@ -431,13 +444,24 @@ impl Mariadb {
             hex(&through.to_be_bytes())
         );
         let found: Vec<(Vec<u8>, Vec<u8>)> = lease.rows(sql).await?;
+        let dropped = found.len();
         // One key after another, so that no plan of the server's looks at a row that is not among
         // them, and waits for its lock.
-        let sql = format!(
-            "DELETE FROM {table} WHERE owner = X'{owner}' AND commit_id = ? AND session = ?"
-        );
-        let dropped = found.len();
-        lease.conn.exec_batch(sql, found).await?;
+        let delete = |table: &str| {
+            format!(
+                "DELETE FROM {table} WHERE owner = X'{owner}' AND commit_id = ? AND session = ?"
+            )
+        };
+        // What has a marker is disputed no more.
+        let disputed = &self.inner.tables.disputed;
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {disputed} WHERE owner = X'{owner}')");
+        if lease.row::<bool>(sql).await? == Some(true) {
+            lease
+                .conn
+                .exec_batch(delete(disputed), found.clone())
+                .await?;
+        }
+        lease.conn.exec_batch(delete(table), found).await?;
         lease.conn.query_drop("COMMIT").await?;
         Ok(dropped)
     }

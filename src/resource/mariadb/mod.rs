@@ -97,6 +97,7 @@
 //! |---|---|
 //! | `paxos_commit_branch` | a row for each branch, which the branch itself writes just before it is prepared: `owner` (a digest of cluster, participant and database, as the server spells it), `commit_id`, `session`, `process` |
 //! | `paxos_commit_settled` | for each owner the horizon: up to there rows of the first table are dropped |
+//! | `paxos_commit_disputed` | commits of which neither a prepared branch nor a marker was found ([`BranchError::NoProof`]): the horizon does not prove them |
 //! | `paxos_commit_forced` | written to so that the log is forced to disk |
 //!
 //! An xid has the format id `0x50584331`; its gtrid is the transaction's id and eight random bytes of

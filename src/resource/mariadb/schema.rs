@@ -15,6 +15,8 @@ pub(super) struct Tables {
     pub(super) branch: String,
     /// The horizon.
     pub(super) settled: String,
+    /// Commits of which nothing was found, neither prepared nor done: no horizon proves them.
+    pub(super) disputed: String,
     /// Written to only so that the log is forced to disk.
     pub(super) forced: String,
 }
@@ -25,11 +27,12 @@ impl Tables {
         Tables {
             branch: name("paxos_commit_branch"),
             settled: name("paxos_commit_settled"),
+            disputed: name("paxos_commit_disputed"),
             forced: name("paxos_commit_forced"),
         }
     }
 
-    fn all(&self) -> [(&str, &'static str); 3] {
+    fn all(&self) -> [(&str, &'static str); 4] {
         [
             (
                 &self.branch,
@@ -40,6 +43,11 @@ impl Tables {
             (
                 &self.settled,
                 "owner BINARY(16) NOT NULL PRIMARY KEY, through BINARY(32) NOT NULL",
+            ),
+            (
+                &self.disputed,
+                "owner BINARY(16) NOT NULL, commit_id BINARY(32) NOT NULL, \
+                 session BINARY(8) NOT NULL, PRIMARY KEY (owner, commit_id, session)",
             ),
             (
                 &self.forced,
