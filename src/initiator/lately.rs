@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::types::{ParticipantName, Session};
 
-/// What is older is not used any more: a service that was restarted takes longer to come back.
-const USED: Duration = Duration::from_millis(50);
+/// What is older is not used any more. A service that was restarted takes longer to come back; whoever
+/// is sent to its last session meanwhile waits for a vote that does not come.
+const USED: Duration = Duration::from_millis(15);
 
 /// What is older is used, and asked for again at the same time.
-const FRESH: Duration = Duration::from_millis(10);
+const FRESH: Duration = Duration::from_millis(5);
 
 /// The most participants about which something is remembered.
 const LATELY_MAX: usize = 1_024;

@@ -129,7 +129,7 @@ impl Transaction {
 
     /// Work for a participant that travels with the commit itself: it is run just before the branch
     /// prepares. Goes to a session of the participant that is enlisted already, else to one that is
-    /// connected, as a replica says or has said within 50 ms.
+    /// connected, as a replica says or has said within 15 ms.
     ///
     /// # Errors
     /// When none is connected, or a limit is passed. Nothing has changed then.

@@ -3,6 +3,7 @@
 mod cluster;
 mod conformance;
 mod connecting;
+mod crowded;
 mod faults;
 mod finishing;
 mod metering;

@@ -15,7 +15,7 @@ use crate::protocol::types::{CommitId, ParticipantName, ReadOnly, Request, TxnId
 use super::connection::Lease;
 use super::error::{BranchError, Refusal, WorkError};
 use super::finishing::{Ending, Finished};
-use super::state::{End, Preparing, Seat, Slot};
+use super::state::{End, Preparing, Process, Seat, Slot};
 use super::statements::Statements;
 use super::work::Work;
 use super::{Postgres, Prepared};
@@ -224,6 +224,7 @@ impl Postgres {
         })?;
         let mark: Option<String> = row.get(0);
         if mark.as_deref() != Some(work.txn().to_string().as_str()) {
+            work.connection().spoil();
             return Err(Refusal::EndedByItself.into());
         }
         let (got, expected) = (row.get::<_, String>(1), &work.connection().user);
@@ -312,14 +313,19 @@ impl Postgres {
     /// Rolls the local transaction back, or has the server end the process that works for it.
     async fn roll_back_at(&self, seat: &Seat) -> Result<(), BranchError> {
         if let Ok(mut slot) = seat.slot.try_lock() {
-            match std::mem::replace(&mut *slot, Slot::Over) {
-                // Nobody begins any more.
-                Slot::Empty => return Ok(()),
+            match std::mem::replace(&mut *slot, Slot::Over(Process::Unknown)) {
+                // Nobody begins any more; or a rollback comes again, and the process may work for
+                // somebody else.
+                Slot::Empty | Slot::Over(Process::Free) => {
+                    *slot = Slot::Over(Process::Free);
+                    return Ok(());
+                }
                 Slot::Open(lease) if self.roll_back_on(&lease).await => {
+                    *slot = Slot::Over(Process::Free);
                     lease.clean(self.options().answer_max);
                     return Ok(());
                 }
-                Slot::Open(_) | Slot::Over => {}
+                Slot::Open(_) | Slot::Over(Process::Unknown) => {}
             }
         }
         // The connection is lost, or a statement holds it: perhaps one that waits for a lock.

@@ -21,10 +21,11 @@ use super::error::AcquireError;
 use super::options::Options;
 use super::statements::Statements;
 
-/// What undoes whatever work may have left in its session. (Temporary tables and `LISTEN` cannot be
-/// left: `PREPARE TRANSACTION` refuses them.)
-const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
-                     SELECT pg_catalog.pg_advisory_unlock_all()";
+/// What undoes whatever work may have left in its session. (`PREPARE TRANSACTION` refuses temporary
+/// tables and the like; but what was only read ends by a `COMMIT`, which does not.) The adapter's own
+/// statements stay, and with them those that a service has made by `PREPARE`.
+const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+                     DISCARD TEMP; SELECT pg_catalog.pg_advisory_unlock_all()";
 
 /// A process of the server. Its number is used again, but not with the same start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,8 @@ pub(super) struct Backend {
 /// One connection. Dropping it closes its socket.
 pub(super) struct Connection {
     pub(super) client: Client,
-    pub(super) backend: Backend,
+    /// The process of the server that serves it; none if this role may not see it, or not end it.
+    pub(super) backend: Option<Backend>,
     /// As whom it is connected.
     pub(super) user: String,
     statements: OnceCell<Statements>,
@@ -103,7 +105,8 @@ impl Dialer {
 async fn introduce(client: Client, task: JoinHandle<()>) -> Result<Connection, Error> {
     let row = client
         .query_typed_one(
-            "SELECT pid, (extract(epoch FROM backend_start) * 1000000)::int8, \
+            "SELECT pid, CASE WHEN pg_catalog.pg_has_role(session_user, 'USAGE') \
+             THEN (extract(epoch FROM backend_start) * 1000000)::int8 END, \
              current_user::text \
              FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())",
             &[],
@@ -112,10 +115,10 @@ async fn introduce(client: Client, task: JoinHandle<()>) -> Result<Connection, E
     match row {
         Ok(row) => Ok(Connection {
             client,
-            backend: Backend {
+            backend: row.get::<_, Option<i64>>(1).map(|started| Backend {
                 id: row.get(0),
-                started: row.get(1),
-            },
+                started,
+            }),
             user: row.get(2),
             statements: OnceCell::new(),
             is_spoiled: AtomicBool::new(false),

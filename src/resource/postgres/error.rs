@@ -214,7 +214,8 @@ pub enum BranchError {
     #[error(
         "{branch} is to be committed, does not stand prepared, and no marker proves its commit: was \
          this database restored from a backup, promoted from a standby that lagged behind, or the \
-         branch rolled back by hand?"
+         branch rolled back by hand? Mend the data by hand; then `paxos-commit txn release` ends \
+         the transaction"
     )]
     NoProof {
         /// The branch.

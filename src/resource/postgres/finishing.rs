@@ -82,12 +82,14 @@ impl Postgres {
 
     /// A branch that is told to commit and is not prepared was committed before: there is its
     /// marker, which the same transaction wrote, or it is settled (then it has had its outcome, or
-    /// it would still be prepared). The server makes a commit visible before it forgets the name, so
+    /// it would still be prepared). Once neither was so, it is disputed, durably: a horizon that comes
+    /// later is not to take that for its end. The server makes a commit visible before it forgets the name, so
     /// whoever misses the name sees the marker.
     pub(super) async fn expect_committed(&self, branch: &BranchId) -> Result<(), BranchError> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {0}.committed WHERE gid = $1) \
-             OR EXISTS (SELECT FROM {0}.settled WHERE prefix = $2 AND through >= $3)",
+             OR EXISTS (SELECT FROM {0}.settled WHERE prefix = $2 AND through >= $3) \
+             AND NOT EXISTS (SELECT FROM {0}.disputed WHERE gid = $1)",
             self.schema()
         );
         let names = &self.inner.names;
@@ -101,11 +103,19 @@ impl Postgres {
         let lease = self.inner.finishing.lease().await?;
         let answer = self.answer(what, lease.client.query_typed_one(&sql, &parameters));
         let answer = answer.await?;
-        give_back(lease);
         let row = answer.map_err(|source| BranchError::Server { what, source })?;
         if row.get(0) {
+            give_back(lease);
             return Ok(());
         }
+        let what = "remember that a commit is disputed";
+        let sql = format!(
+            "INSERT INTO {}.disputed VALUES ($1) ON CONFLICT DO NOTHING",
+            self.schema()
+        );
+        let disputing = lease.client.execute_typed(&sql, &parameters[..1]);
+        self.answered(what, disputing).await?;
+        give_back(lease);
         let branch = branch.clone();
         let error = BranchError::NoProof { branch };
         tracing::error!("{error}");
@@ -154,9 +164,10 @@ impl Postgres {
     pub(super) async fn end_process(&self, backend: Backend) -> Result<(), BranchError> {
         // It is asked for its activity by its number; the entry goes after its transaction and all
         // its locks.
-        let sql = "SELECT pg_catalog.pg_terminate_backend(pid) \
-                   FROM pg_catalog.pg_stat_get_activity($1) \
-                   WHERE (extract(epoch FROM backend_start) * 1000000)::int8 = $2";
+        let sql = "SELECT started, \
+                   CASE started WHEN $2 THEN pg_catalog.pg_terminate_backend(pid) END \
+                   FROM (SELECT pid, (extract(epoch FROM backend_start) * 1000000)::int8 AS started \
+                   FROM pg_catalog.pg_stat_get_activity($1)) AS process";
         let parameters = [
             (&backend.id as _, Type::INT4),
             (&backend.started as _, Type::INT8),
@@ -168,14 +179,16 @@ impl Postgres {
             let answer = self.answer(what, lease.client.query_typed_opt(sql, &parameters));
             let answer = answer.await?;
             give_back(lease);
-            match answer {
-                Ok(None) => return Ok(()),
-                Ok(Some(_)) if begun.elapsed() > self.options().answer_max => {
+            let answer = answer.map_err(|source| BranchError::Server { what, source })?;
+            // None: there is none. Some(None): it is not shown to this role, and it may be the one.
+            match answer.map(|row| row.get::<_, Option<i64>>(0)) {
+                None => return Ok(()),
+                Some(Some(started)) if started != backend.started => return Ok(()),
+                Some(_) if begun.elapsed() > self.options().answer_max => {
                     let process = backend.id;
                     return Err(BranchError::Stays { process });
                 }
-                Ok(Some(_)) => {}
-                Err(source) => return Err(BranchError::Server { what, source }),
+                Some(_) => {}
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -196,6 +209,12 @@ impl Postgres {
              WHERE gid >= $1 AND gid < $2 ORDER BY gid LIMIT $3 FOR UPDATE SKIP LOCKED)",
             self.schema()
         );
+        // What has a marker is disputed no more.
+        let proved = format!(
+            "DELETE FROM {0}.disputed WHERE gid IN (SELECT gid FROM {0}.committed) \
+             AND gid >= $1 AND gid < $2",
+            self.schema()
+        );
         let names = &self.inner.names;
         let (id, end) = (through.to_string(), names.end_of(through));
         let what = "forget the markers of settled commits";
@@ -210,11 +229,16 @@ impl Postgres {
             (&end as _, Type::TEXT),
             (&MARKERS_PER_DELETE as _, Type::INT8),
         ];
+        let settling = lease.client.execute_typed(&proved, &parameters[..2]);
+        self.answer(what, settling).await?.map_err(failed)?;
+        give_back(lease);
         loop {
+            // Others want a connection, too.
+            let lease = self.inner.finishing.lease().await?;
             let deleting = lease.client.execute_typed(&delete, &parameters);
             let deleted = self.answer(what, deleting).await?.map_err(failed)?;
+            give_back(lease);
             if deleted < MARKERS_PER_DELETE as u64 {
-                give_back(lease);
                 return Ok(());
             }
         }

@@ -69,7 +69,7 @@
 //!   when a client's machine is gone.
 //!
 //! PostgreSQL 13 or later; tested with 15. `PREPARE TRANSACTION` refuses work that used temporary
-//! tables, `LISTEN`, `NOTIFY`, or cursors `WITH HOLD`: it aborts. (A branch that only read and called
+//! tables, foreign tables, `LISTEN`, `NOTIFY`, or cursors `WITH HOLD`: it aborts. (A branch that only read and called
 //! `NOTIFY` may vote `ReadOnly`; then its notification goes out whatever the outcome.) Sequences
 //! never roll back.
 //!
@@ -91,7 +91,8 @@
 //! level. Also **serializable in each database is not serializable across them**: PostgreSQL finds
 //! dangerous reads within one server only, so two transactions may each miss, in a different database,
 //! what the other wrote. Where that matters, lock what the decision rests on: `SELECT … FOR SHARE` or
-//! `FOR UPDATE` for rows, an advisory or table lock for rows that are not there yet. When all do that
+//! `FOR UPDATE` for rows, `pg_advisory_xact_lock` or a table lock for rows that are not there yet. (An
+//! advisory lock of the session is gone before the outcome.) When all do that
 //! (strict two-phase locking by hand), transactions are serializable across all participants that do
 //! the same, at any level. Deadlocks that go through several participants end by
 //! [`lock_max`](Options::lock_max).
@@ -108,6 +109,7 @@
 //! |---|---|---|
 //! | `committed` | `gid` | the marker of a commit: a row that the branch itself wrote, just before it was prepared |
 //! | `settled` | `prefix`, `through` | for a participant (a name up to `<participant>/`) the horizon, a commit id: up to there markers are dropped |
+//! | `disputed` | `gid` | a commit of which neither a prepared transaction nor a marker was found ([`BranchError::NoProof`]): the horizon does not prove it |
 //!
 //! A name that is missing was finished, or never prepared; the marker, visible only if the branch
 //! committed, tells which. Markers are dropped once their transaction is settled, a thousand at a
@@ -138,6 +140,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::time::timeout;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
@@ -153,6 +157,9 @@ pub use state::ENDED_MAX;
 /// The client that [`Work::client`] is of.
 pub use tokio_postgres;
 pub use work::Work;
+
+/// A server that has not answered a packet for so long has vanished.
+const VANISHED: Duration = Duration::from_secs(20);
 
 /// A database that takes part; see the [module](self). Clones are handles of the same.
 #[derive(Clone)]
@@ -207,12 +214,15 @@ impl Postgres {
             "{given} -c default_transaction_read_only=off \
              -c default_transaction_isolation=read\\ committed"
         );
-        server.options(common.as_str());
+        watch_over(&mut server);
+        // A statement timeout would cut the wait for synchronous standbys short, and the server would
+        // call the commit done.
+        server.options(format!("{common} -c statement_timeout=0"));
         let finishing = Dialer::new(server.clone(), tls.clone());
         server.options(format!(
             "{common} -c lock_timeout={} -c idle_in_transaction_session_timeout={}",
-            options.lock_max.as_millis(),
-            options.idle_max.as_millis()
+            milliseconds(options.lock_max),
+            milliseconds(options.idle_max)
         ));
         let working = Dialer::new(server, tls);
         let (work_max, finish_max) = (options.work_connections, options.finish_connections);
@@ -228,7 +238,11 @@ impl Postgres {
             }),
         };
         let lease = postgres.inner.finishing.lease().await?;
-        schema::prepare_server(&lease, postgres.schema(), work_max).await?;
+        let preparing = schema::prepare_server(&lease, postgres.schema(), work_max);
+        let patience = postgres.options().answer_max;
+        let seconds = patience.as_secs_f32();
+        let prepared = timeout(patience, preparing).await;
+        prepared.map_err(|_| AcquireError::Silent { seconds })??;
         lease.release();
         Ok(postgres)
     }
@@ -254,6 +268,27 @@ impl Postgres {
         let registry = self.inner.registry.lock();
         registry.expect("nothing panics while it holds the registry")
     }
+}
+
+/// A server that vanishes is noticed, and of several hosts the one is meant that can be written to.
+fn watch_over(server: &mut Config) {
+    if server.get_tcp_user_timeout().is_none() {
+        server.tcp_user_timeout(VANISHED);
+    }
+    if server.get_keepalives_interval().is_none() {
+        server.keepalives_idle(VANISHED);
+        server.keepalives_interval(VANISHED / 4);
+        server.keepalives_retries(4);
+    }
+    let has_any = server.get_target_session_attrs() == TargetSessionAttrs::Any;
+    if server.get_hosts().len() > 1 && has_any {
+        server.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+}
+
+/// As the server's settings take it: 0 would be none at all.
+fn milliseconds(time: Duration) -> u128 {
+    time.as_millis().clamp(1, i32::MAX as u128)
 }
 
 impl fmt::Debug for Postgres {

@@ -32,11 +32,31 @@ pub(super) async fn prepare_server(
     schema: &str,
     prepared_max: usize,
 ) -> Result<(), ConnectError> {
+    check_process(connection).await?;
     check_settings(&connection.client, prepared_max).await?;
     if !exists(connection, schema).await? {
         create(connection, schema).await?;
     }
     check_rights(connection, schema).await
+}
+
+/// A process of the server that is at nobody knows what must be ended.
+async fn check_process(connection: &Connection) -> Result<(), ConnectError> {
+    if connection.backend.is_some() {
+        return Ok(());
+    }
+    let what = "say who has logged in";
+    let sql = "SELECT session_user::text";
+    let row = connection.client.query_typed_one(sql, &[]).await;
+    let row = row.map_err(|source| ConnectError::Server { what, source })?;
+    let (role, login) = (connection.user.clone(), row.get::<_, String>(0));
+    let quoted = |name: &str| name.replace('"', "\"\"");
+    Err(ConnectError::Rights {
+        what: "see and end its own processes, which belong to the role that has logged in",
+        sql: format!("GRANT \"{}\" TO \"{}\"", quoted(&login), quoted(&role)),
+        role,
+        source: None,
+    })
 }
 
 async fn check_settings(client: &Client, prepared_max: usize) -> Result<(), ConnectError> {
@@ -85,12 +105,12 @@ async fn exists(connection: &Connection, schema: &str) -> Result<bool, ConnectEr
     // Not by `to_regclass`: without a right to the schema that is an error.
     let sql = "SELECT count(*) FROM pg_catalog.pg_class c \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               WHERE n.nspname = $1 AND c.relname IN ('committed', 'settled')";
+               WHERE n.nspname = $1 AND c.relname IN ('committed', 'settled', 'disputed')";
     let parameters = [(&schema as _, Type::TEXT)];
     let row = connection.client.query_typed_one(sql, &parameters).await;
     let what = "say whether the tables are there";
     let row = row.map_err(|source| ConnectError::Server { what, source })?;
-    Ok(row.get::<_, i64>(0) == 2)
+    Ok(row.get::<_, i64>(0) == 3)
 }
 
 async fn create(connection: &Connection, schema: &str) -> Result<(), ConnectError> {
@@ -120,7 +140,7 @@ async fn create(connection: &Connection, schema: &str) -> Result<(), ConnectErro
 async fn check_rights(connection: &Connection, schema: &str) -> Result<(), ConnectError> {
     // By name: where there is no right to the schema itself, this is an error of that kind.
     let sql = "SELECT bool_and(pg_catalog.has_table_privilege($1 || name, right_)) \
-               FROM pg_catalog.unnest(ARRAY['committed', 'settled']) AS name, \
+               FROM pg_catalog.unnest(ARRAY['committed', 'settled', 'disputed']) AS name, \
                pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS right_";
     let prefix = format!("{schema}.");
     let parameters = [(&prefix as _, Type::TEXT)];
@@ -151,7 +171,8 @@ fn tables(schema: &str) -> String {
          CREATE TABLE IF NOT EXISTS {schema}.committed (gid text COLLATE \"C\" PRIMARY KEY) \
          WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000); \
          CREATE TABLE IF NOT EXISTS {schema}.settled (prefix text COLLATE \"C\" PRIMARY KEY, \
-         through text COLLATE \"C\" NOT NULL);"
+         through text COLLATE \"C\" NOT NULL); \
+         CREATE TABLE IF NOT EXISTS {schema}.disputed (gid text COLLATE \"C\" PRIMARY KEY);"
     )
 }
 
@@ -159,7 +180,8 @@ fn rights(schema: &str, role: &str) -> String {
     let role = role.replace('"', "\"\"");
     format!(
         "GRANT USAGE ON SCHEMA {schema} TO \"{role}\"; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.committed, {schema}.settled TO \"{role}\";"
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.committed, {schema}.settled, \
+         {schema}.disputed TO \"{role}\";"
     )
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Seat {
     pub(super) backend: OnceLock<Backend>,
     /// Nobody is to work here any more.
     is_over: AtomicBool,
+    /// Commit was asked for: no service is to begin to work here.
+    is_asked: AtomicBool,
 }
 
 /// The place of the connection.
@@ -34,7 +36,16 @@ pub(super) enum Slot {
     /// A local transaction is open on it.
     Open(Lease),
     /// It was let go of.
-    Over,
+    Over(Process),
+}
+
+/// What the process of the server does that worked for a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Process {
+    /// It has answered the end of the transaction, and may work for somebody else by now.
+    Free,
+    /// Nobody knows.
+    Unknown,
 }
 
 impl Seat {
@@ -44,6 +55,7 @@ impl Seat {
             slot: Arc::new(Mutex::new(Slot::Empty)),
             backend: OnceLock::new(),
             is_over: AtomicBool::new(false),
+            is_asked: AtomicBool::new(false),
         })
     }
 
@@ -53,6 +65,10 @@ impl Seat {
 
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::SeqCst)
     }
 }
 
@@ -126,6 +142,7 @@ impl Registry {
                 Some(_) | None => Preparing::Elsewhere,
             };
         };
+        seat.is_asked.store(true, Ordering::SeqCst);
         let stage = Stage::Closed(branch.clone());
         let standing = Standing {
             seat: seat.clone(),
@@ -202,8 +219,13 @@ impl Registry {
             match self.standing.get(&txn).map(|standing| &standing.stage) {
                 Some(Stage::Working) => seats.extend(self.let_go(txn)),
                 Some(Stage::Prepared(_)) => drop(self.standing.remove(&txn)),
-                // Whoever is at it comes to an end.
-                Some(Stage::Closed(_)) | None => {}
+                // Its rollback has failed, or its prepare hangs.
+                Some(Stage::Closed(_)) => {
+                    let closed = self.standing.remove(&txn).map(|standing| standing.seat);
+                    seats.extend(closed.inspect(|seat| seat.close()));
+                    self.push(txn, End::Over);
+                }
+                None => {}
             }
         }
         seats

@@ -9,7 +9,8 @@ use super::work::MARK;
 /// The statements of one connection. They outlive whatever the adapter itself does to clean up; a
 /// service can remove them (`DEALLOCATE ALL`), and then its branch aborts, and the connection goes.
 pub(super) struct Statements {
-    /// The mark of the local transaction, the role, and whether anything was written.
+    /// The mark of the local transaction, the role, and whether anything was written, or locked for
+    /// longer than to be read.
     pub(super) inspect: Statement,
     /// Writes the marker `$1`; an error unless the local transaction has the mark `$2` and the role
     /// `$3`.
@@ -20,10 +21,14 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, Error> {
-        // The first column is no name, so that no table of the service can be in the way.
+        // The first column is no name, so that no table of the service can be in the way. What is
+        // written through a foreign table, and what is locked for others' sake, has no xid.
         let inspect = format!(
             "SELECT pg_catalog.current_setting('{MARK}', true), current_user::text, \
-             pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
+             pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL \
+             OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() \
+             AND (locktype = 'advisory' OR locktype = 'relation' \
+             AND mode NOT IN ('AccessShareLock', 'SIReadLock')))"
         );
         // In a transaction that is not the branch's the marker would prove what never was; and what
         // another role has prepared the adapter's may not finish. So a division by zero fails the

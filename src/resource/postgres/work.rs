@@ -12,7 +12,7 @@ use crate::protocol::types::TxnId;
 use super::Postgres;
 use super::connection::{Connection, Lease};
 use super::error::WorkError;
-use super::state::{Seat, Slot};
+use super::state::{Process, Seat, Slot};
 
 /// The setting that lives exactly as long as the local transaction which set it. By it a prepare
 /// knows that the transaction on its connection is still the one that was begun for the branch.
@@ -50,16 +50,25 @@ impl Work {
 
     /// Takes the connection out; nobody works here any more.
     pub(super) fn into_lease(mut self) -> Lease {
-        match std::mem::replace(&mut *self.slot, Slot::Over) {
+        match std::mem::replace(&mut *self.slot, Slot::Over(Process::Free)) {
             Slot::Open(lease) => lease,
-            Slot::Empty | Slot::Over => unreachable!("{HELD}"),
+            Slot::Empty | Slot::Over(_) => unreachable!("{HELD}"),
         }
     }
 
     fn lease(&self) -> &Lease {
         match &*self.slot {
             Slot::Open(lease) => lease,
-            Slot::Empty | Slot::Over => unreachable!("{HELD}"),
+            Slot::Empty | Slot::Over(_) => unreachable!("{HELD}"),
+        }
+    }
+}
+
+impl Drop for Work {
+    /// Whoever rolled the transaction back meanwhile could not have its connection.
+    fn drop(&mut self) {
+        if self.seat.is_over() && matches!(*self.slot, Slot::Open(_)) {
+            *self.slot = Slot::Over(Process::Unknown);
         }
     }
 }
@@ -84,7 +93,12 @@ impl Postgres {
     /// long; when there is no connection for it.
     pub async fn work(&self, txn: TxnId) -> Result<Work, WorkError> {
         let seat = self.registry().join(txn);
-        self.sit(seat.ok_or(WorkError::Ended(txn))?).await
+        let work = self.sit(seat.ok_or(WorkError::Ended(txn))?).await?;
+        // While this waited, commit may have been asked for: what it would add now is not all of it.
+        match work.seat.is_asked() {
+            true => Err(WorkError::Ended(txn)),
+            false => Ok(work),
+        }
     }
 
     /// Waits for the connection of a transaction, and begins if nobody has.
@@ -104,12 +118,15 @@ impl Postgres {
             Slot::Open(_) if seat.is_over() => Err(WorkError::Ended(txn)),
             Slot::Open(lease) if lease.client.is_closed() => Err(WorkError::Lost(txn)),
             Slot::Open(_) => Ok(Work { seat, slot }),
-            Slot::Empty | Slot::Over => Err(WorkError::Ended(txn)),
+            Slot::Empty | Slot::Over(_) => Err(WorkError::Ended(txn)),
         }
     }
 
     async fn begin(&self, seat: &Seat) -> Result<Lease, WorkError> {
         let lease = self.inner.working.lease().await?;
+        // As seen when the adapter was opened; whoever took the right away since then has it back to
+        // give.
+        let backend = lease.backend.ok_or(WorkError::Lost(seat.txn))?;
         let level = self.options().isolation;
         let txn = seat.txn;
         let begin = format!("BEGIN ISOLATION LEVEL {level} READ WRITE; SET LOCAL {MARK} = '{txn}'");
@@ -122,7 +139,7 @@ impl Postgres {
             Ok(Ok(())) => {
                 // Before anybody works on it: whoever closes the seat later has the process ended,
                 // whoever did so before is noticed after this.
-                let backend = seat.backend.set(lease.backend);
+                let backend = seat.backend.set(backend);
                 backend.expect("a transaction begins once");
                 Ok(lease)
             }

@@ -97,6 +97,21 @@ async fn a_role_without_rights_is_told_what_an_administrator_runs() {
     postgres.commit(&first).await.unwrap();
 }
 
+/// The counter-example: a role that takes on another one at its login. The server does not show it its
+/// own process, which nobody could end when it must be.
+#[tokio::test]
+async fn a_role_that_may_not_end_its_own_processes_is_told_so() {
+    let base = Base::new("set_role").await;
+    let sql = "CREATE ROLE the_owner; CREATE ROLE the_app LOGIN; GRANT the_owner TO the_app;
+               ALTER ROLE the_app SET role = 'the_owner'; GRANT ALL ON DATABASE set_role TO the_owner";
+    base.admin.batch_execute(sql).await.unwrap();
+    let url = base.url.replace("user=postgres", "user=the_app");
+    let error = refusal(&url, base.options()).await;
+    let is_told = matches!(&error, ConnectError::Rights { role, .. } if role == "the_owner");
+    assert!(is_told, "{error}");
+    assert!(error.to_string().contains("the_app"), "{error}");
+}
+
 #[tokio::test]
 async fn many_processes_make_the_tables_at_the_same_time() {
     let base = Base::new("all_at_once").await;

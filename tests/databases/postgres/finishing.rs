@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use paxos_commit::participant::{Expiry, ResourceManager};
 use paxos_commit::protocol::types::{CommitId, ReadOnly, Session, Vote};
-use paxos_commit::resource::postgres::{BranchError, MARKERS_PER_DELETE, Options};
+use paxos_commit::resource::postgres::{BranchError, MARKERS_PER_DELETE, Options, Postgres};
 
 use super::support::{Base, branch, branch_of, connect, ids_in_doubt, pay, prepare, txn};
 
@@ -99,9 +99,10 @@ async fn a_commit_of_what_is_missing_needs_a_proof() {
     let postgres = base.open().await;
     let error = postgres.commit(&branch(1)).await.unwrap_err();
     assert!(matches!(error, BranchError::NoProof { .. }), "{error}");
-    // The horizon is one, and lasts.
+    // The horizon is one, and lasts; but not for what was missed before it came.
     postgres.settled(branch(5).id).await.unwrap();
-    postgres.commit(&branch(1)).await.unwrap();
+    postgres.commit(&branch(3)).await.unwrap();
+    assert!(postgres.commit(&branch(1)).await.is_err());
     let later = base.open().await;
     later.commit(&branch(5)).await.unwrap();
     assert!(later.commit(&branch(6)).await.is_err());
@@ -262,4 +263,32 @@ async fn a_closed_adapter_does_nothing_more_and_what_is_prepared_stays() {
     assert_eq!(ids_in_doubt(&next).await, [branch(1).id]);
     next.commit(&branch(1)).await.unwrap();
     assert_eq!(base.balance("alice").await, 99);
+}
+
+/// The counter-example: somebody rolls back by hand what the coordinators then commit. Nothing proves
+/// the commit, which is an alarm; two generations later the horizon has passed, and what comes before
+/// it counts as done: the alarm would clear itself, and the replicas forget the commit.
+#[tokio::test]
+async fn a_commit_that_was_rolled_back_by_hand_is_disputed_whatever_is_settled() {
+    let base = Base::new("disputed").await;
+    let postgres = base.open().await;
+    let (lost, done) = (branch(1), branch(2));
+    pay(&postgres, 1, "alice", -1).await;
+    assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
+    let sql = format!("ROLLBACK PREPARED '{}'", base.names().await[0]);
+    base.admin.batch_execute(&sql).await.unwrap();
+    pay(&postgres, 2, "bob", -1).await;
+    assert_eq!(prepare(&postgres, 2).await, Vote::Prepared);
+    postgres.commit(&done).await.unwrap();
+    let is_disputed = async |postgres: &Postgres| {
+        let error = postgres.commit(&lost).await.unwrap_err();
+        matches!(error, BranchError::NoProof { .. })
+    };
+    assert!(is_disputed(&postgres).await);
+    postgres.settled(branch(9).id).await.unwrap();
+    assert!(is_disputed(&postgres).await);
+    assert!(is_disputed(&base.open().await).await);
+    postgres.commit(&done).await.unwrap();
+    let balances = (base.balance("alice").await, base.balance("bob").await);
+    assert_eq!(balances, (100, 99));
 }

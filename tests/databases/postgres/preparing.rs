@@ -205,6 +205,46 @@ async fn work_that_removes_the_adapters_statements_aborts_and_its_connection_goe
     assert!(base.names().await.is_empty());
 }
 
+/// The counter-example: what is written through a foreign table has no xid here, so it looks as if
+/// nothing was written; the branch is committed at its vote, and the other server with it, while
+/// another branch aborts.
+#[tokio::test]
+async fn what_was_written_or_locked_without_an_xid_is_no_reading() {
+    let base = Base::new("without_xid").await;
+    let sql = "CREATE EXTENSION postgres_fdw;
+        CREATE TABLE near (b bigint); INSERT INTO near VALUES (100);
+        DO $$ BEGIN EXECUTE format('CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw
+            OPTIONS (host %L, port %L, dbname %L)', current_setting('unix_socket_directories'),
+            current_setting('port'), current_database()); END $$;
+        CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user 'postgres');
+        CREATE FOREIGN TABLE far_near (b bigint) SERVER far OPTIONS (table_name 'near')";
+    base.admin.batch_execute(sql).await.unwrap();
+    let postgres = base.open().await;
+    let work = postgres.work(txn(1)).await.unwrap();
+    let sql = "UPDATE far_near SET b = b - 30";
+    work.client().batch_execute(sql).await.unwrap();
+    drop(work);
+    let voted = postgres.prepare(&branch(1), None, ReadOnly::Allowed).await;
+    assert!(voted.is_err(), "{voted:?}");
+    postgres.rollback(&branch(1)).await.unwrap();
+    assert_eq!(base.count("SELECT b FROM near").await, 100);
+    for (n, lock) in [
+        (2, "LOCK TABLE near IN SHARE ROW EXCLUSIVE MODE"),
+        (3, "SELECT pg_advisory_xact_lock(7)"),
+    ] {
+        let work = postgres.work(txn(n)).await.unwrap();
+        work.client().batch_execute(lock).await.unwrap();
+        drop(work);
+        let voted = postgres.prepare(&branch(n), None, ReadOnly::Allowed).await;
+        assert_eq!(voted.unwrap(), Vote::Prepared, "{lock}");
+        let sql = "SELECT count(*) FROM pg_locks WHERE pid IS NULL
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (locktype = 'advisory' OR mode = 'ShareRowExclusiveLock')";
+        assert_eq!(base.count(sql).await, 1, "{lock}");
+        postgres.commit(&branch(n)).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_the_server_does_not_prepare_aborts() {
     let base = Base::new("not_preparable").await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use paxos_commit::participant::ResourceManager;
-use paxos_commit::protocol::types::Vote;
-use paxos_commit::resource::postgres::{AcquireError, Isolation, WorkError};
+use paxos_commit::protocol::types::{ReadOnly, Vote};
+use paxos_commit::resource::postgres::{AcquireError, Isolation, Work, WorkError};
 use tokio_postgres::error::SqlState;
 
 use super::support::{Base, branch, pay, prepare, txn, until_done, vote};
@@ -215,4 +215,43 @@ async fn nothing_of_a_session_is_left_to_the_next_transaction() {
     assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
     postgres.commit(&branch(1)).await.unwrap();
     assert_eq!(process(2).await, before);
+}
+
+/// What was only read ends by a commit, which leaves what a prepare would have refused.
+#[tokio::test]
+async fn nothing_of_a_session_is_left_by_who_only_read() {
+    let base = Base::new("clean_readers").await;
+    let postgres = base.open_with(base.options().work_connections(1)).await;
+    let left = "SELECT (SELECT count(*) FROM pg_cursors WHERE is_holdable) \
+                + (SELECT count(*) FROM pg_listening_channels()) \
+                + (SELECT count(*) FROM pg_class WHERE relpersistence = 't')";
+    for (n, sql) in (1..).zip([
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "LISTEN news",
+        "COMMIT; CREATE TEMP TABLE t (n int)",
+    ]) {
+        let work = postgres.work(txn(n)).await.unwrap();
+        work.client().batch_execute(sql).await.unwrap();
+        assert!(n == 2 || count(&work, left).await == 1, "{sql}");
+        drop(work);
+        let voted = postgres.prepare(&branch(n), None, ReadOnly::Allowed).await;
+        println!("{sql}: {voted:?}");
+        postgres.let_go(txn(n)).await;
+        let work = postgres.work(txn(n + 10)).await.unwrap();
+        assert_eq!(count(&work, left).await, 0, "{sql}");
+        drop(work);
+        postgres.let_go(txn(n + 10)).await;
+    }
+    // Nor if nobody has asked for commit.
+    let work = postgres.work(txn(20)).await.unwrap();
+    let sql = "COMMIT; CREATE TEMP TABLE t (n int)";
+    work.client().batch_execute(sql).await.unwrap();
+    drop(work);
+    postgres.let_go(txn(20)).await;
+    let work = postgres.work(txn(21)).await.unwrap();
+    assert_eq!(count(&work, left).await, 0);
+}
+
+async fn count(work: &Work, sql: &str) -> i64 {
+    work.client().query_one(sql, &[]).await.unwrap().get(0)
 }
