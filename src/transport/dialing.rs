@@ -134,7 +134,7 @@ async fn connect_once(
     let (link, outbox) = links.add(&peer, &connection, Arc::default());
     tracing::debug!(%replica, %address, "connected");
     let writer = {
-        let (outbox, traffic) = (outbox.clone(), links.traffic.clone());
+        let traffic = links.traffic.clone();
         tokio::spawn(async move { write_all(&outbox, send, &traffic).await })
     };
     let connected = Inbound::Connected {

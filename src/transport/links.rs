@@ -411,15 +411,29 @@ impl Links {
         lock(&self.lsns)
     }
 
-    /// Ends every connection, when what is queued has been written or `grace` has passed.
-    pub(crate) async fn close(&self, grace: std::time::Duration) {
-        for link in lock(&self.links).values() {
+    /// Takes nothing more for the connections that there are, and waits until what is queued has
+    /// arrived, or `grace` has passed.
+    pub(super) async fn flush(&self, grace: std::time::Duration) {
+        let mut closed = Vec::new();
+        for link in lock(&self.links)
+            .values()
+            .chain(lock(&self.guests).values())
+        {
             link.outbox.close();
+            closed.push(Arc::downgrade(&link.outbox));
         }
-        for link in lock(&self.guests).values() {
-            link.outbox.close();
-        }
-        let _ = tokio::time::timeout(grace, self.drained()).await;
+        // Its writer holds it until it has ended.
+        let is_flushed = || closed.iter().all(|outbox| outbox.strong_count() <= 1);
+        let flushed = async {
+            while !is_flushed() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, flushed).await;
+    }
+
+    /// Ends every connection, and waits until the peers know, or `grace` has passed.
+    pub(super) async fn close(&self, grace: std::time::Duration) {
         let code = quinn::VarInt::from_u32(Close::Shutdown as u32);
         self.endpoint.close(code, Close::Shutdown.text().as_bytes());
         let _ = tokio::time::timeout(grace, self.endpoint.wait_idle()).await;
@@ -444,21 +458,6 @@ impl Links {
     pub(super) fn abandon(&self) {
         let code = quinn::VarInt::from_u32(Close::Shutdown as u32);
         self.endpoint.close(code, Close::Shutdown.text().as_bytes());
-    }
-
-    /// Waits until every writer has ended.
-    async fn drained(&self) {
-        loop {
-            let all = |links: &HashMap<Peer, Link>| {
-                links
-                    .values()
-                    .all(|link| Arc::strong_count(&link.outbox) == 1)
-            };
-            if all(&lock(&self.links)) {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
     }
 }
 

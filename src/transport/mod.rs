@@ -154,6 +154,8 @@ impl Net {
 
     /// Writes what is queued, then ends every connection.
     pub(crate) async fn close(&self, grace: Duration) {
+        // First, since a connection ends with the task that has dialed it.
+        self.links.flush(grace).await;
         for task in &self.tasks {
             task.abort();
         }

@@ -16,7 +16,9 @@ use paxos_commit::resource::embedded::{Embedded, Options};
 use paxos_commit::store::OpenError;
 use paxos_commit::transport::{Access, Authority, ConnectError, Role};
 
-use crate::support::{Point, Service, all_quiet, eventually, initiator, undecided, within};
+use crate::support::{
+    PATIENCE, Point, Service, all_quiet, eventually, initiator, undecided, within,
+};
 
 /// Longer than any test waits.
 const NEVER: Duration = Duration::from_secs(600);
@@ -195,6 +197,24 @@ async fn whoever_connects_to_a_cluster_that_is_down_is_told_why_not() {
             let who = format!("replica {id}: no connection to 127.0.0.1:");
             assert!(text.contains(&who), "{text}");
         }
+    }
+}
+
+/// The counter-example: `Applied` waits for something that is urgent, and the process ends before. The
+/// replicas wait for a branch that has done all it had to do, until somebody starts it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_participant_says_last_arrives_before_it_is_gone() {
+    let cluster = LocalCluster::start(3).await.unwrap();
+    let initiator = initiator(&cluster).await;
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        let service = Service::start(&cluster, name).await;
+        let mut txn = initiator.begin().await.unwrap();
+        service.put(&mut txn, "k", "v").await;
+        assert_eq!(txn.commit().await, Ok(Outcome::Committed));
+        service.wait_for("k", "v").await;
+        let stopping = service.participant.shutdown(PATIENCE);
+        assert!(within("it stops", stopping).await);
+        all_quiet(&cluster).await;
     }
 }
 
