@@ -15,7 +15,8 @@ use crate::protocol::types::Peer;
 use crate::protocol::{Effects, Host, Input, TimerOp};
 use crate::transport::Inbound;
 
-/// The most events of one kind that one turn takes.
+/// The most events of one kind that one turn takes; of messages a few more, since they come in
+/// batches.
 const TURN_MAX: usize = 512;
 
 /// What surrounds one host.
@@ -109,11 +110,10 @@ where
             self.end_turn();
             let due = self.timers.next();
             tokio::select! {
-                count = self.inbound.recv_many(&mut inbound, TURN_MAX) => {
-                    if count == 0 {
-                        return;
-                    }
-                }
+                first = self.inbound.recv() => match first {
+                    Some(first) => inbound.push(first),
+                    None => return,
+                },
                 count = self.calls.recv_many(&mut calls, TURN_MAX) => {
                     if count == 0 {
                         return;
@@ -128,7 +128,13 @@ where
             // a microsecond.
             yield_now().await;
             fill(&mut back, || self.back.try_recv().ok());
-            fill(&mut inbound, || self.inbound.try_recv().ok());
+            let mut count: usize = inbound.iter().map(Inbound::count).sum();
+            while count < TURN_MAX
+                && let Ok(event) = self.inbound.try_recv()
+            {
+                count += event.count();
+                inbound.push(event);
+            }
             fill(&mut calls, || self.calls.try_recv().ok());
             for input in back.drain(..) {
                 self.step(input);
@@ -148,13 +154,12 @@ where
 
     fn take(&mut self, inbound: Inbound) {
         match inbound {
-            Inbound::Message {
-                from,
-                message,
-                room,
-            } => {
-                self.rooms.extend(room);
-                self.step(Input::Message { from, message });
+            Inbound::Messages(batch) => {
+                self.rooms.extend(batch.room);
+                for message in batch.messages {
+                    let from = batch.from.clone();
+                    self.step(Input::Message { from, message });
+                }
             }
             Inbound::Connected { peer, link } => {
                 let newest = self.links.entry(peer.clone()).or_default();

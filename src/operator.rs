@@ -3,7 +3,7 @@
 //! Whatever an operator asks goes through the protocol like everything else, so that nothing it does
 //! can contradict an outcome.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -29,6 +29,8 @@ const CHANGE_RETRY: Duration = Duration::from_millis(300);
 pub struct Operator {
     net: Net,
     inbound: mpsc::Receiver<Inbound>,
+    /// What came with a message that was taken, and comes next.
+    heard: VecDeque<(ReplicaId, Message)>,
     generations: Generations,
     connected: BTreeSet<ReplicaId>,
 }
@@ -90,6 +92,7 @@ impl Operator {
         let mut operator = Operator {
             net,
             inbound,
+            heard: VecDeque::new(),
             generations,
             connected: BTreeSet::new(),
         };
@@ -381,7 +384,7 @@ impl Operator {
     }
 
     fn send(&self, replica: ReplicaId, message: Message) {
-        self.net.links.send(&Peer::Replica(replica), message);
+        self.net.links.send(&Peer::Replica(replica), &message);
     }
 
     fn is_connected_to_all(&self) -> bool {
@@ -403,6 +406,16 @@ impl Operator {
     /// What comes next from a replica; None at the deadline.
     async fn next(&mut self, deadline: Instant) -> Option<(ReplicaId, Event)> {
         loop {
+            if let Some((id, message)) = self.heard.pop_front() {
+                if let Message::Announce(generations) | Message::NotOpen { generations, .. } =
+                    &message
+                    && self.generations.is_older_than(generations)
+                {
+                    self.generations = generations.clone();
+                    self.net.links.learn(generations);
+                }
+                return Some((id, Event::Message(message)));
+            }
             match timeout_at(deadline, self.inbound.recv()).await.ok()?? {
                 Inbound::Connected {
                     peer: Peer::Replica(id),
@@ -422,24 +435,15 @@ impl Operator {
                 } => {
                     self.connected.remove(&id);
                 }
-                Inbound::Message {
-                    from: Peer::Replica(id),
-                    message,
-                    room: _,
-                } => {
-                    if let Message::Announce(generations) | Message::NotOpen { generations, .. } =
-                        &message
-                        && self.generations.is_older_than(generations)
-                    {
-                        self.generations = generations.clone();
-                        self.net.links.learn(generations);
+                Inbound::Messages(batch) => {
+                    if let Peer::Replica(id) = batch.from {
+                        let messages = batch.messages.into_iter();
+                        self.heard.extend(messages.map(|message| (id, message)));
                     }
-                    return Some((id, Event::Message(message)));
                 }
                 Inbound::Answer { from, answer } => return Some((from, Event::Answer(answer))),
                 Inbound::Connected { .. }
                 | Inbound::Disconnected { .. }
-                | Inbound::Message { .. }
                 | Inbound::Lsn { .. }
                 | Inbound::Query { .. } => {}
             }

@@ -31,6 +31,9 @@ pub const LISTING_MAX: usize = 256;
 
 const LENGTH_BYTES: usize = 4;
 
+/// What stands before a [`Frame::Message`]: which of the variants it is.
+const MESSAGE_TAG: u8 = 3;
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
@@ -276,6 +279,18 @@ pub enum WireError {
 /// # Errors
 /// When it would be longer than [`FRAME_BYTES_MAX`]; `buffer` is then as before.
 pub fn encode(frame: &Frame, buffer: &mut Vec<u8>) -> Result<(), WireError> {
+    append(frame, buffer)
+}
+
+/// Appends a [`Frame::Message`], without having to move the message into one.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_message(message: &Message, buffer: &mut Vec<u8>) -> Result<(), WireError> {
+    append(&(MESSAGE_TAG, message), buffer)
+}
+
+fn append(frame: &impl Serialize, buffer: &mut Vec<u8>) -> Result<(), WireError> {
     let start = buffer.len();
     buffer.extend_from_slice(&[0; LENGTH_BYTES]);
     // It extends a Vec, which cannot fail; and what a frame is made of can all be encoded.

@@ -233,7 +233,8 @@ impl Shell for InitiatorShell {
         if let Some(delay) = self.hedge_after.take() {
             host.step(Input::Command(InitiatorCommand::HedgeAfter(delay)), out);
         }
-        self.links.send_all(out.send.drain(..));
+        self.links.send_all(&out.send);
+        out.send.clear();
         self.links.learn(host.generations());
         if self.draining.is_some() && self.waiting.is_empty() && self.asking.is_empty() {
             self.draining.take().map(|answer| answer.send(()));

@@ -95,7 +95,8 @@ impl<R: ResourceManager> Shell for SessionShell<R> {
         out: &mut Effects<Session>,
         _: Vec<OwnedSemaphorePermit>,
     ) {
-        self.links.send_all(out.send.drain(..));
+        self.links.send_all(&out.send);
+        out.send.clear();
         for notice in out.notify.drain(..) {
             self.notify(notice);
         }

@@ -285,6 +285,7 @@ impl ReplicaBuilder {
             back,
             removed: Arc::new(removed),
             durable: Arc::new(AtomicU64::new(0)),
+            spares: Arc::default(),
         };
         let shell = ReplicaShell::new(me, store.clone(), exit);
         let driver = Driver::new(core, shell, effects, inbound, called, from_back);

@@ -8,8 +8,8 @@
 //! a message names them.
 
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -159,7 +159,7 @@ impl Shell for ReplicaShell {
                 return;
             }
         }
-        // Exactly as much as there is, and the lists keep their memory: what is handed to the saver's
+        // Exactly as much as there is, and the list keeps its memory: what is handed to the saver's
         // thread is freed there.
         let mut records = Vec::with_capacity(saving.late.len() + out.save.len());
         records.append(&mut saving.late);
@@ -168,7 +168,7 @@ impl Shell for ReplicaShell {
         saving.turns += 1;
         let leaving = Leaving {
             turn: saving.turns,
-            send: out.send.drain(..).collect(),
+            send: std::mem::replace(&mut out.send, self.exit.spare()),
             answers: std::mem::take(&mut saving.answers),
             notices: std::mem::take(&mut out.notify),
             news,
@@ -288,7 +288,7 @@ fn list(host: &Core, after: Option<CommitId>) -> Listing {
 /// What leaves when a turn is durable.
 struct Leaving {
     turn: u64,
-    send: Vec<(Peer, Message)>,
+    send: Sending,
     answers: Vec<(Peer, Frame)>,
     notices: Vec<ReplicaNotice>,
     news: Option<Generations>,
@@ -306,9 +306,36 @@ pub(super) struct Exit {
     pub(super) removed: Arc<watch::Sender<bool>>,
     /// The last turn that is durable.
     pub(super) durable: Arc<AtomicU64>,
+    /// Lists whose messages have left, for the next turns: they go back and forth between two
+    /// threads, and are too large to be made anew each time.
+    pub(super) spares: Arc<Mutex<Vec<Sending>>>,
 }
 
+/// Messages, in order.
+type Sending = Vec<(Peer, Message)>;
+
+/// The most lists that are kept, and the most messages of one that is.
+const SPARES_MAX: usize = 4;
+const SPARE_LENGTH_MAX: usize = 8 * 1024;
+
 impl Exit {
+    /// An empty list.
+    fn spare(&self) -> Sending {
+        self.spares().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, mut list: Sending) {
+        list.clear();
+        let mut spares = self.spares();
+        if spares.len() < SPARES_MAX && list.capacity() <= SPARE_LENGTH_MAX {
+            spares.push(list);
+        }
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<Sending>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The turn, and all before it, are durable, with the save of this number.
     fn leave(&self, leaving: Leaving, lsn: u64) {
         let Leaving {
@@ -332,7 +359,8 @@ impl Exit {
             }
         }
         let own: Vec<_> = send.extract_if(.., |(to, _)| *to == self.me).collect();
-        self.links.send_all(send);
+        self.links.send_all(&send);
+        self.give_back(send);
         for (from, message) in own {
             // When the driver has ended there is nobody to tell.
             let _ = self.back.send(Input::Message { from, message });

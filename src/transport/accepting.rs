@@ -12,6 +12,7 @@ use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::Peer;
 use crate::wire::{Frame, Hello, Refusal, VERSION, Welcome};
 
+use super::batch::{Collector, Gone};
 use super::dialing::{conflict, peer_identity};
 use super::endpoint::WINDOW;
 use super::links::{Close, Inbound, Links, Serving};
@@ -266,9 +267,11 @@ async fn read(
     connection: &quinn::Connection,
     reader: &mut FrameReader,
 ) {
+    let mut collector = Collector::new(links, peer.clone());
     loop {
-        let Received { frame, bytes, room } = match reader.receive().await {
-            Ok(received) => received,
+        let Received { frame, bytes, room } = match next(reader, &mut collector).await {
+            Ok(Some(received)) => received,
+            Ok(None) => return,
             Err(Ended::Closed(error)) => {
                 tracing::debug!(%peer, %error, "connection ended");
                 return;
@@ -279,12 +282,15 @@ async fn read(
             }
         };
         let inbound = match (peer, frame) {
-            (from, Frame::Message(message)) if may_say(from, &message) => Inbound::Message {
-                from: from.clone(),
-                message,
-                // Its name's room is given back when it has this.
-                room: links.room_for(bytes).await,
-            },
+            (from, Frame::Message(message)) if may_say(from, &message) => {
+                let taken = collector.take(message, bytes).await;
+                // Its name's room is given back when it has that of the inbox.
+                drop(room);
+                match taken {
+                    Ok(()) => continue,
+                    Err(Gone) => return,
+                }
+            }
             (Peer::Replica(replica), Frame::Lsn(lsn)) => {
                 let lsns = &mut links.lsns().peers;
                 let remembered = lsns.entry(*replica).or_default();
@@ -299,6 +305,7 @@ async fn read(
                 query,
             },
             (_, Frame::Message(message)) => {
+                let _ = collector.hand_over().await;
                 forbid(links, peer, connection, &kind_of(&message));
                 return;
             }
@@ -311,14 +318,34 @@ async fn read(
                 | Frame::Query(_)
                 | Frame::Answer(_),
             ) => {
+                let _ = collector.hand_over().await;
                 forbid(links, peer, connection, "a frame that is none of its own");
                 return;
             }
         };
         drop(room);
-        if links.inbox.send(inbound).await.is_err() {
+        if let Err(Gone) = collector.pass(inbound).await {
             return;
         }
+    }
+}
+
+/// The next frame. What was collected is handed over before anything is waited for, and before an
+/// end is told. None when the driver is gone.
+pub(super) async fn next(
+    reader: &mut FrameReader,
+    collector: &mut Collector<'_>,
+) -> Result<Option<Received>, Ended> {
+    let received = reader.received();
+    if let Ok(Some(received)) = received {
+        return Ok(Some(received));
+    }
+    if let Err(Gone) = collector.hand_over().await {
+        return Ok(None);
+    }
+    match received {
+        Ok(_) => reader.receive().await.map(Some),
+        Err(error) => Err(error),
     }
 }
 

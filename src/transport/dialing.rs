@@ -11,11 +11,13 @@ use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{Address, Generations, Member, Peer};
 use crate::wire::{Frame, Hello, Refusal, VERSION, Welcome};
 
+use super::accepting::next;
+use super::batch::{Collector, Gone};
 use super::credentials::{identity_of, server_name};
 use super::endpoint;
 use super::identity::Role;
 use super::links::{Close, Inbound, Links, lock};
-use super::stream::{FrameReader, write, write_all};
+use super::stream::{FrameReader, Received, write, write_all};
 
 /// How long one attempt may take before the next one.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
@@ -301,34 +303,41 @@ async fn read(
     reader: &mut FrameReader,
     connection: &quinn::Connection,
 ) {
+    let mut collector = Collector::new(links, Peer::Replica(replica));
     loop {
-        let inbound = match reader.next().await {
-            Ok(Frame::Message(message)) => Inbound::Message {
-                from: Peer::Replica(replica),
-                message,
-                room: None,
-            },
-            Ok(Frame::Answer(answer)) => Inbound::Answer {
-                from: replica,
-                answer,
-            },
-            Ok(
-                Frame::Hello(_)
-                | Frame::Welcome(_)
-                | Frame::Refused(_)
-                | Frame::Lsn(_)
-                | Frame::Query(_),
-            ) => {
+        let taken = match next(reader, &mut collector).await {
+            Ok(Some(Received {
+                frame: Frame::Message(message),
+                ..
+            })) => collector.take_any(message).await,
+            Ok(Some(Received {
+                frame: Frame::Answer(answer),
+                ..
+            })) => {
+                let from = replica;
+                collector.pass(Inbound::Answer { from, answer }).await
+            }
+            Ok(Some(Received {
+                frame:
+                    Frame::Hello(_)
+                    | Frame::Welcome(_)
+                    | Frame::Refused(_)
+                    | Frame::Lsn(_)
+                    | Frame::Query(_),
+                ..
+            })) => {
+                let _ = collector.hand_over().await;
                 Close::Forbidden.close(connection);
                 return;
             }
+            Ok(None) => return,
             Err(error) => {
                 tracing::debug!(%replica, %error, "connection ended");
                 Close::Forbidden.close(connection);
                 return;
             }
         };
-        if links.inbox.send(inbound).await.is_err() {
+        if let Err(Gone) = taken {
             return;
         }
     }

@@ -11,8 +11,9 @@ use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{Generations, Peer};
 use crate::wire::{Frame, Lsn, Query, Sent};
 
+use super::batch::Batch;
 use super::credentials::Credentials;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Outgoing};
 use super::refusals::Refusals;
 use super::shares::{Share, Shares};
 use super::traffic::Traffic;
@@ -21,7 +22,7 @@ use super::traffic::Traffic;
 const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A message up to this length is not counted: it is one of a bounded number.
-const INBOX_SHORT_BYTES: usize = 1024;
+pub(super) const INBOX_SHORT_BYTES: usize = 1024;
 
 /// What comes from the network, in the order of each connection.
 #[derive(Debug)]
@@ -34,13 +35,8 @@ pub(crate) enum Inbound {
     },
     /// A connection is gone.
     Disconnected { peer: Peer, link: u64 },
-    /// A message came, and its sender may say that.
-    Message {
-        from: Peer,
-        message: Message,
-        /// Of the memory for what has come and is not done with; none for short ones.
-        room: Option<OwnedSemaphorePermit>,
-    },
+    /// Messages came, and their sender may say that.
+    Messages(Batch),
     /// A replica's store is so far.
     Lsn { replica: ReplicaId, lsn: u64 },
     /// An operator asks.
@@ -50,6 +46,20 @@ pub(crate) enum Inbound {
         from: ReplicaId,
         answer: crate::wire::Answer,
     },
+}
+
+impl Inbound {
+    /// How many events it is.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Inbound::Messages(batch) => batch.messages.len(),
+            Inbound::Connected { .. }
+            | Inbound::Disconnected { .. }
+            | Inbound::Lsn { .. }
+            | Inbound::Query { .. }
+            | Inbound::Answer { .. } => 1,
+        }
+    }
 }
 
 /// Why a connection is closed, as the other side sees it.
@@ -101,6 +111,8 @@ pub(crate) struct Links {
     pub(super) credentials: Credentials,
     pub(super) endpoint: quinn::Endpoint,
     pub(super) inbox: mpsc::Sender<Inbound>,
+    /// How many messages may wait.
+    pub(super) inbox_messages: Arc<Semaphore>,
     /// How many bytes of long messages may wait, or be worked on.
     inbox_bytes: Arc<Semaphore>,
     pub(super) shares: Shares,
@@ -160,6 +172,7 @@ impl Links {
             me,
             credentials,
             endpoint,
+            inbox_messages: Arc::new(Semaphore::new(inbox.max_capacity())),
             inbox,
             inbox_bytes: Arc::new(Semaphore::new(INBOX_BYTES_MAX)),
             shares: Shares::default(),
@@ -178,26 +191,30 @@ impl Links {
 
     /// Queues a message for `peer`. Without a connection it is lost; the core sends again what
     /// matters when one is up.
-    pub(crate) fn send(&self, peer: &Peer, message: Message) {
-        self.send_frame(peer, &Frame::Message(message));
+    pub(crate) fn send(&self, peer: &Peer, message: &Message) {
+        self.send_any(peer, Outgoing::Message(message));
     }
 
     /// Queues many, in order.
-    pub(crate) fn send_all(&self, messages: impl IntoIterator<Item = (Peer, Message)>) {
+    pub(crate) fn send_all(&self, messages: &[(Peer, Message)]) {
         let links = lock(&self.links);
         for (peer, message) in messages {
-            match links.get(&peer) {
-                Some(link) => self.push(link, &peer, &Frame::Message(message)),
-                None => self.answer(&peer, &Frame::Message(message)),
+            match links.get(peer) {
+                Some(link) => self.push(link, peer, Outgoing::Message(message)),
+                None => self.answer(peer, Outgoing::Message(message)),
             }
         }
     }
 
     /// Queues any frame.
     pub(crate) fn send_frame(&self, peer: &Peer, frame: &Frame) {
+        self.send_any(peer, Outgoing::Frame(frame));
+    }
+
+    fn send_any(&self, peer: &Peer, what: Outgoing<'_>) {
         match lock(&self.links).get(peer) {
-            Some(link) => self.push(link, peer, frame),
-            None => self.answer(peer, frame),
+            Some(link) => self.push(link, peer, what),
+            None => self.answer(peer, what),
         }
     }
 
@@ -208,9 +225,9 @@ impl Links {
         }
     }
 
-    fn push(&self, link: &Link, peer: &Peer, frame: &Frame) {
-        if link.outbox.push(frame).is_ok() {
-            self.traffic.count_frame(frame);
+    fn push(&self, link: &Link, peer: &Peer, what: Outgoing<'_>) {
+        if link.outbox.push(what).is_ok() {
+            self.traffic.count(what);
             return;
         }
         if let Some(unlogged) = self.refusals.note("overflow") {
@@ -224,11 +241,11 @@ impl Links {
     }
 
     /// Queues a frame for a replica that has dialed this one.
-    fn answer(&self, peer: &Peer, frame: &Frame) {
+    fn answer(&self, peer: &Peer, what: Outgoing<'_>) {
         if let Peer::Replica(replica) = peer
             && let Some(link) = lock(&self.guests).get(replica)
         {
-            self.push(link, peer, frame);
+            self.push(link, peer, what);
         }
     }
 
@@ -236,7 +253,7 @@ impl Links {
     pub(crate) fn send_to_replicas(&self, frame: &Frame) {
         for (peer, link) in lock(&self.links).iter() {
             if matches!(peer, Peer::Replica(_)) {
-                self.push(link, peer, frame);
+                self.push(link, peer, Outgoing::Frame(frame));
             }
         }
     }
@@ -286,11 +303,8 @@ impl Links {
         added
     }
 
-    /// Waits until there is room for a message of so many bytes, if that is long.
+    /// Waits until there is room for a long message of so many bytes.
     pub(super) async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        if bytes <= INBOX_SHORT_BYTES {
-            return None;
-        }
         let permits = u32::try_from(bytes.min(INBOX_BYTES_MAX)).unwrap_or(u32::MAX);
         let room = self.inbox_bytes.clone().acquire_many_owned(permits);
         room.await.ok()

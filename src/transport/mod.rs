@@ -25,6 +25,7 @@ mod accepting;
 mod access;
 #[cfg(feature = "cluster")]
 mod authority;
+mod batch;
 mod credentials;
 mod dialing;
 mod endpoint;

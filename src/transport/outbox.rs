@@ -50,6 +50,15 @@ struct State {
     closed: bool,
 }
 
+/// What is queued. A message is encoded where it stands; it is too large to be moved about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outgoing<'a> {
+    /// A message of the protocol.
+    Message(&'a Message),
+    /// Any other frame.
+    Frame(&'a Frame),
+}
+
 /// The queue is full: its reader does not keep up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
@@ -64,13 +73,17 @@ impl Outbox {
     }
 
     /// Queues a frame. After [`close`](Self::close) it is dropped.
-    pub(super) fn push(&self, frame: &Frame) -> Result<(), Full> {
+    pub(super) fn push(&self, what: Outgoing<'_>) -> Result<(), Full> {
         let mut state = self.lock();
         if state.closed {
             return Ok(());
         }
         let before = state.bytes.len();
-        if let Err(error) = wire::encode(frame, &mut state.bytes) {
+        let encoded = match what {
+            Outgoing::Message(message) => wire::encode_message(message, &mut state.bytes),
+            Outgoing::Frame(frame) => wire::encode(frame, &mut state.bytes),
+        };
+        if let Err(error) = encoded {
             // Cannot be with messages of this program, whose parts have limits.
             tracing::error!(%error, "a frame was not sent");
             return Ok(());
@@ -87,11 +100,12 @@ impl Outbox {
             return Err(Full);
         }
         state.frames += 1;
-        let is_news = match may_linger(frame) {
+        let may_linger = may_linger(what);
+        let is_news = match may_linger {
             true => state.due.is_none() && !state.urgent,
             false => !state.urgent,
         };
-        if is_news && may_linger(frame) {
+        if is_news && may_linger {
             state.due = Some(Instant::now() + LINGER);
         } else if is_news {
             state.urgent = true;
@@ -153,8 +167,8 @@ impl Outbox {
 
 /// Whether nobody waits for it: `Applied` only lets a replica forget. So it goes with the next vote,
 /// and takes no packet, and no turn of the replica, of its own.
-fn may_linger(frame: &Frame) -> bool {
-    matches!(frame, Frame::Message(Message::Applied { .. }))
+fn may_linger(what: Outgoing<'_>) -> bool {
+    matches!(what, Outgoing::Message(Message::Applied { .. }))
 }
 
 impl Drop for Outbox {
@@ -186,7 +200,7 @@ mod tests {
     async fn frames_come_out_in_order_and_all_at_once() {
         let outbox = Outbox::default();
         for lsn in 0..3 {
-            outbox.push(&Frame::Lsn(lsn)).unwrap();
+            outbox.push(Outgoing::Frame(&Frame::Lsn(lsn))).unwrap();
         }
         let mut taken = Vec::new();
         assert!(outbox.take(&mut taken).await);
@@ -196,9 +210,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_queued_is_written_after_closing_and_nothing_more() {
         let outbox = Outbox::default();
-        outbox.push(&Frame::Lsn(1)).unwrap();
+        outbox.push(Outgoing::Frame(&Frame::Lsn(1))).unwrap();
         outbox.close();
-        outbox.push(&Frame::Lsn(2)).unwrap();
+        outbox.push(Outgoing::Frame(&Frame::Lsn(2))).unwrap();
         let mut taken = Vec::new();
         assert!(outbox.take(&mut taken).await);
         assert_eq!(frames(&taken), [Frame::Lsn(1)]);
@@ -206,12 +220,12 @@ mod tests {
     }
 
     /// About a third of a megabyte on the wire.
-    fn long() -> Frame {
+    fn long() -> Message {
         let id = "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b";
-        Frame::Message(Message::Collect {
+        Message::Collect {
             generation: 1,
             ids: vec![id.parse().unwrap(); 10_000],
-        })
+        }
     }
 
     fn is_ready(taking: Pin<&mut impl Future>) -> bool {
@@ -219,29 +233,29 @@ mod tests {
         taking.poll(&mut context).is_ready()
     }
 
-    fn applied() -> Frame {
+    fn applied() -> Message {
         let id = "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b";
         let branch = "stock/0000000000000007".parse();
-        Frame::Message(Message::Applied {
+        Message::Applied {
             id: id.parse().unwrap(),
             branch: branch.unwrap(),
-        })
+        }
     }
 
     #[tokio::test]
     async fn what_nobody_waits_for_goes_with_the_next_that_somebody_does() {
         let outbox = Outbox::default();
         let mut taken = Vec::new();
-        outbox.push(&applied()).unwrap();
+        outbox.push(Outgoing::Message(&applied())).unwrap();
         {
             let mut taking = pin!(outbox.take(&mut taken));
             assert!(!is_ready(taking.as_mut()));
-            outbox.push(&Frame::Lsn(1)).unwrap();
+            outbox.push(Outgoing::Frame(&Frame::Lsn(1))).unwrap();
             assert!(is_ready(taking.as_mut()));
         }
-        assert_eq!(frames(&taken), [applied(), Frame::Lsn(1)]);
+        assert_eq!(frames(&taken), [Frame::Message(applied()), Frame::Lsn(1)]);
         // What was urgent is no longer.
-        outbox.push(&applied()).unwrap();
+        outbox.push(Outgoing::Message(&applied())).unwrap();
         assert!(!is_ready(pin!(outbox.take(&mut taken))));
     }
 
@@ -250,15 +264,15 @@ mod tests {
         let outbox = Outbox::default();
         let mut taken = Vec::new();
         let before = Instant::now();
-        outbox.push(&applied()).unwrap();
-        outbox.push(&applied()).unwrap();
+        outbox.push(Outgoing::Message(&applied())).unwrap();
+        outbox.push(Outgoing::Message(&applied())).unwrap();
         assert!(outbox.take(&mut taken).await);
         assert!(before.elapsed() >= LINGER);
-        assert_eq!(frames(&taken), [applied(), applied()]);
-        outbox.push(&applied()).unwrap();
+        assert_eq!(frames(&taken), [applied(), applied()].map(Frame::Message));
+        outbox.push(Outgoing::Message(&applied())).unwrap();
         outbox.close();
         assert!(is_ready(pin!(outbox.take(&mut taken))));
-        assert_eq!(frames(&taken), [applied()]);
+        assert_eq!(frames(&taken), [applied()].map(Frame::Message));
         assert!(!outbox.take(&mut taken).await);
     }
 
@@ -266,17 +280,17 @@ mod tests {
     async fn a_full_queue_is_given_up() {
         let outbox = Outbox::default();
         for lsn in 0..FRAMES_MAX as u64 {
-            outbox.push(&Frame::Lsn(lsn)).unwrap();
+            outbox.push(Outgoing::Frame(&Frame::Lsn(lsn))).unwrap();
         }
-        assert_eq!(outbox.push(&Frame::Lsn(0)), Err(Full));
+        assert_eq!(outbox.push(Outgoing::Frame(&Frame::Lsn(0))), Err(Full));
         // The connection is closed by whoever met that; nobody is told twice.
-        assert_eq!(outbox.push(&Frame::Lsn(0)), Ok(()));
+        assert_eq!(outbox.push(Outgoing::Frame(&Frame::Lsn(0))), Ok(()));
     }
 
     #[tokio::test]
     async fn a_queue_with_long_frames_is_full_earlier() {
         let outbox = Outbox::default();
-        let pushed = (0..1_000).take_while(|_| outbox.push(&long()).is_ok());
+        let pushed = (0..1_000).take_while(|_| outbox.push(Outgoing::Message(&long())).is_ok());
         let pushed = pushed.count();
         assert!((150..250).contains(&pushed), "{pushed}");
         let mut taken = Vec::new();
@@ -290,17 +304,17 @@ mod tests {
         let outboxes = [0, 1, 2].map(|_| Outbox::new(share.clone()));
         let mut taken = Vec::new();
         for outbox in &outboxes[..2] {
-            while outbox.push(&long()).is_ok() && !outbox.lock().closed {}
+            while outbox.push(Outgoing::Message(&long())).is_ok() && !outbox.lock().closed {}
             assert!(outbox.take(&mut taken).await);
         }
         // Two connections of the name have taken nearly all of its room.
         let fit = (0..)
-            .take_while(|_| outboxes[2].push(&long()).is_ok())
+            .take_while(|_| outboxes[2].push(Outgoing::Message(&long())).is_ok())
             .take(9)
             .count();
         assert!(fit < 3, "{fit}");
         let [one, _, _] = outboxes;
         drop(one);
-        assert!(Outbox::new(share).push(&long()).is_ok());
+        assert!(Outbox::new(share).push(Outgoing::Message(&long())).is_ok());
     }
 }

@@ -68,19 +68,27 @@ impl FrameReader {
         self.receive().await.map(|received| received.frame)
     }
 
+    /// The next frame, with what it takes, if it has come already.
+    pub(super) fn received(&mut self) -> Result<Option<Received>, Ended> {
+        let Some((frame, bytes)) = wire::decode(&self.buffer[self.taken..])? else {
+            return Ok(None);
+        };
+        self.taken += bytes;
+        if bytes > SHORT_BYTES {
+            self.give_back();
+        }
+        Ok(Some(Received {
+            frame,
+            bytes,
+            room: self.room.take(),
+        }))
+    }
+
     /// The next frame, with what it takes.
     pub(super) async fn receive(&mut self) -> Result<Received, Ended> {
         loop {
-            if let Some((frame, bytes)) = wire::decode(&self.buffer[self.taken..])? {
-                self.taken += bytes;
-                if bytes > SHORT_BYTES {
-                    self.give_back();
-                }
-                return Ok(Received {
-                    frame,
-                    bytes,
-                    room: self.room.take(),
-                });
+            if let Some(received) = self.received()? {
+                return Ok(received);
             }
             self.give_back();
             if self.room.is_none()

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::wire::{Frame, Sent};
+use crate::wire::Sent;
+
+use super::outbox::Outgoing;
 
 /// Counts what a process writes to its connections.
 #[derive(Debug, Default)]
@@ -12,9 +14,9 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// A frame is queued.
-    pub(super) fn count_frame(&self, frame: &Frame) {
-        if let Frame::Message(_) = frame {
+    /// Something is queued.
+    pub(super) fn count(&self, what: Outgoing<'_>) {
+        if let Outgoing::Message(_) = what {
             self.messages.fetch_add(1, Ordering::Relaxed);
         }
     }

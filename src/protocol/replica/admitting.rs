@@ -12,11 +12,13 @@
 //! else's transaction is taken on.)
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::hash::{Hash, Hasher};
 
 use crate::protocol::types::{Branch, CommitId, ParticipantName, Peer};
 
-use super::Replica;
+use super::instance::Instance;
+use super::{Replica, count_new};
 
 /// Past the limit a name may have this part of it.
 const SHARES: usize = 64;
@@ -24,12 +26,15 @@ const SHARES: usize = 64;
 /// A name may have so many times the limit, commits that wait for it among them.
 const HELD_MAX: usize = 2;
 
-/// Who has which places. It is not saved: after a restart nobody has any.
+/// How many places each name has. It is not saved: after a restart nobody has any.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    names: BTreeMap<CommitId, Name>,
     counts: BTreeMap<Name, usize>,
 }
+
+/// Whose place an instance takes, if it is anybody's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place(Option<Name>);
 
 /// Whoever can show one certificate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,19 +45,26 @@ enum Name {
     Staff,
 }
 
-/// Replicas that differ in this alone do the same until one is full, so the model checker takes them
-/// for one.
-impl PartialEq for Places {
-    fn eq(&self, _: &Places) -> bool {
-        true
-    }
+/// Replicas that differ in places alone do the same until one is full, so the model checker takes
+/// them for one.
+macro_rules! all_are_equal {
+    ($of:ty) => {
+        impl PartialEq for $of {
+            fn eq(&self, _: &Self) -> bool {
+                true
+            }
+        }
+
+        impl Eq for $of {}
+
+        impl Hash for $of {
+            fn hash<H: Hasher>(&self, _: &mut H) {}
+        }
+    };
 }
 
-impl Eq for Places {}
-
-impl Hash for Places {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
-}
+all_are_equal!(Places);
+all_are_equal!(Place);
 
 impl Name {
     fn of(peer: &Peer) -> Name {
@@ -65,14 +77,14 @@ impl Name {
 }
 
 impl Places {
-    fn take(&mut self, id: CommitId, name: Name) {
+    fn take(&mut self, name: Name) -> Place {
         *self.counts.entry(name.clone()).or_default() += 1;
-        self.names.insert(id, name);
+        Place(Some(name))
     }
 
-    /// The transaction is none of those under way any more.
-    pub(super) fn free(&mut self, id: &CommitId) {
-        let Some(name) = self.names.remove(id) else {
+    /// The instance is none of those under way any more.
+    pub(super) fn free(&mut self, Place(name): Place) {
+        let Some(name) = name else {
             return;
         };
         if let Some(count) = self.counts.get_mut(&name) {
@@ -88,28 +100,40 @@ impl Replica {
     /// A commit still waits for these branches: it takes a place of theirs. (Whoever made the replica
     /// take it on is done with it.)
     pub(super) fn charge(&mut self, id: CommitId, unapplied: &[Branch]) {
-        self.places.free(&id);
+        let Some(instance) = self.instances.get_mut(&id) else {
+            return;
+        };
+        self.places.free(std::mem::take(&mut instance.place));
         if let Some(branch) = unapplied.first()
             && !self.generations.is_settled(&id)
         {
             let name = Name::Participant(branch.participant.clone());
-            self.places.take(id, name);
+            instance.place = self.places.take(name);
         }
     }
 
-    /// Whether `id` is known here, or has a place from now on.
-    pub(super) fn takes_on(&mut self, from: &Peer, id: CommitId) -> bool {
-        if self.instances.contains_key(&id) {
-            return true;
+    /// The instance `id`, made if it is new here and there is a place for it.
+    pub(super) fn take_on(
+        &mut self,
+        from: &Peer,
+        id: CommitId,
+        patience: u32,
+    ) -> Option<&mut Instance> {
+        match self.instances.entry(id) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(free) => {
+                let name = Name::of(from);
+                let held = self.places.counts.get(&name).copied().unwrap_or(0);
+                let max = self.config.undecided_max;
+                let is_full = self.undecided >= max;
+                if held >= max.saturating_mul(HELD_MAX) || (is_full && held >= max / SHARES) {
+                    return None;
+                }
+                count_new(&id, &self.generations, &mut self.undecided, &mut self.begun);
+                let instance = free.insert(Instance::new(None, patience));
+                instance.place = self.places.take(name);
+                Some(instance)
+            }
         }
-        let name = Name::of(from);
-        let held = self.places.counts.get(&name).copied().unwrap_or(0);
-        let max = self.config.undecided_max;
-        let is_full = self.undecided >= max;
-        let admitted = held < max.saturating_mul(HELD_MAX) && (!is_full || held < max / SHARES);
-        if admitted {
-            self.places.take(id, name);
-        }
-        admitted
     }
 }

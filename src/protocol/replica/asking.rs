@@ -37,12 +37,11 @@ impl Replica {
         if !self.admits(from, id, out) {
             return Ok(());
         }
-        if !self.takes_on(from, id) {
+        let patience = self.vote_ticks(question.vote_timeout, id.txn.generation);
+        let Some(instance) = self.take_on(from, id, patience) else {
             out.send(from.clone(), Message::Busy { id });
             return Ok(());
-        }
-        let patience = self.vote_ticks(question.vote_timeout, id.txn.generation);
-        let instance = self.instance(id, patience);
+        };
         // Perhaps only the report was lost.
         if let Some((ballot, outcome)) = instance.acceptor.accepted() {
             let report = Message::Phase2b {

@@ -246,8 +246,8 @@ impl Replica {
         let dropped = range.map(|(id, _)| *id).filter(|id| !kept.contains(id));
         for id in dropped.collect::<Vec<_>>() {
             self.recovery.end(&id);
-            self.places.free(&id);
             if let Some(instance) = self.instances.remove(&id) {
+                self.places.free(instance.place);
                 if instance.phase == Phase::Undecided {
                     self.undecided -= 1;
                 }

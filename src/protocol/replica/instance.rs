@@ -5,6 +5,7 @@ use crate::protocol::message::Unapplied;
 use crate::protocol::types::{Branch, BranchSet, Peer, Roster};
 
 use super::acceptor::VoteAcceptor;
+use super::admitting::Place;
 
 /// The most askers that one instance remembers; the others ask again.
 pub(super) const WAITERS_MAX: usize = 64;
@@ -27,6 +28,8 @@ pub(super) struct Instance {
     timeout: Timeout,
     /// How often something was done about it in this phase.
     pub(super) attempts: u32,
+    /// Because of whom it was taken on.
+    pub(super) place: Place,
 }
 
 /// Where the patience with missing votes comes from.
@@ -68,6 +71,7 @@ impl Instance {
             patience,
             timeout: Timeout::Guessed,
             attempts: 0,
+            place: Place::default(),
         }
     }
 

@@ -166,7 +166,7 @@ pub struct Replica {
     instances: BTreeMap<CommitId, Instance>,
     /// How many of `instances` are undecided.
     undecided: usize,
-    /// Because of whom they were taken on.
+    /// Because of whom how many were taken on.
     places: Places,
     /// What nobody waits for any more, as far as it has not been evicted.
     finished: BTreeMap<CommitId, Outcome>,
@@ -419,10 +419,7 @@ impl Replica {
     /// The instance `id`, made if it is new here.
     fn instance(&mut self, id: CommitId, patience: u32) -> &mut Instance {
         self.instances.entry(id).or_insert_with(|| {
-            self.undecided += 1;
-            if id.txn.generation == self.generations.latest() {
-                self.begun += 1;
-            }
+            count_new(&id, &self.generations, &mut self.undecided, &mut self.begun);
             Instance::new(None, patience)
         })
     }
@@ -437,5 +434,13 @@ impl Replica {
     fn of_txn(txn: TxnId) -> std::ops::RangeInclusive<CommitId> {
         let id = |roster| CommitId { txn, roster };
         id(RosterDigest::MIN)..=id(RosterDigest::MAX)
+    }
+}
+
+/// One more instance is in memory, and undecided.
+fn count_new(id: &CommitId, generations: &Generations, undecided: &mut usize, begun: &mut u64) {
+    *undecided += 1;
+    if id.txn.generation == generations.latest() {
+        *begun += 1;
     }
 }

@@ -166,6 +166,7 @@ impl Replica {
         if self.generations.is_settled(&id)
             && let Some(instance) = self.instances.remove(&id)
         {
+            self.places.free(instance.place);
             debug_assert_eq!(instance.phase, Phase::Committed, "only commits are listed");
             for waiter in instance.waiters {
                 super::forgetting::expire(&waiter, id, out);

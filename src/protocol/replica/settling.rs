@@ -163,7 +163,8 @@ impl Replica {
         instance.phase = Phase::Committed;
         instance.patience = patience;
         instance.attempts = 0;
-        self.places.free(&id);
+        let place = std::mem::take(&mut instance.place);
+        self.places.free(place);
         if let (Source::Ballot | Source::Told, Some(unapplied)) = (source, unapplied) {
             out.save.push(Record::Committed { id, unapplied });
         }
@@ -175,8 +176,8 @@ impl Replica {
     /// and is told), or a commit that all branches have applied.
     fn finish(&mut self, id: CommitId, outcome: Outcome, source: Source, out: &mut Effects<Self>) {
         self.recovery.end(&id);
-        self.places.free(&id);
         if let Some(instance) = self.instances.remove(&id) {
+            self.places.free(instance.place);
             if instance.phase == Phase::Undecided {
                 self.undecided -= 1;
             }
@@ -193,9 +194,9 @@ impl Replica {
     /// A settled commit that waits for a branch, whether it was known here or not.
     pub(super) fn adopt(&mut self, id: CommitId, unapplied: &Unapplied, out: &mut Effects<Self>) {
         let patience = self.config.push_ticks;
-        // Nobody did that: it is held for whoever waits for it.
-        self.places.free(&id);
         let instance = self.instance(id, patience);
+        // Nobody did that: it is held for whoever waits for it.
+        let place = std::mem::take(&mut instance.place);
         instance.take(unapplied);
         instance.tell_waiters(id, Outcome::Commit, out);
         if instance.phase == Phase::Undecided {
@@ -205,6 +206,7 @@ impl Replica {
             self.undecided -= 1;
             self.recovery.end(&id);
         }
+        self.places.free(place);
         // Its branches may have said so before it was known here that it is a commit.
         if self.instances.get(&id).is_some_and(Instance::is_applied) {
             self.finish(id, Outcome::Commit, Source::Told, out);

@@ -8,7 +8,7 @@ use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{CommitId, Outcome, ParticipantName, Session};
 
 use super::Replica;
-use super::instance::Phase;
+use super::instance::{Instance, Phase};
 
 impl Replica {
     /// The instances whose outcome is not known here, oldest first.
@@ -24,7 +24,12 @@ impl Replica {
     /// The outcome of `id`, if it is in memory and known.
     pub fn outcome(&self, id: &CommitId) -> Option<Outcome> {
         // What is under way first: it is what most messages are about, and there is little of it.
-        match self.instances.get(id).map(|instance| instance.phase) {
+        self.outcome_of(id, self.instances.get(id))
+    }
+
+    /// The same, by whoever has looked up already what is under way.
+    pub(super) fn outcome_of(&self, id: &CommitId, known: Option<&Instance>) -> Option<Outcome> {
+        match known.map(|instance| instance.phase) {
             Some(Phase::Undecided) => None,
             Some(Phase::Committed) => Some(Outcome::Commit),
             None => self.finished.get(id).copied(),

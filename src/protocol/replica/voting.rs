@@ -25,19 +25,18 @@ impl Replica {
             return Err(Rejection::NotItsInitiator);
         }
         check_requests(&begin)?;
-        self.check_roster(begin.id, &begin.roster)?;
+        check_roster(self.instances.get(&begin.id), begin.id, &begin.roster)?;
         if self.answer(from, None, begin.id, out) {
             return Ok(());
         }
         if !self.admits(from, begin.id, out) {
             return Ok(());
         }
-        if !self.takes_on(from, begin.id) {
+        let patience = self.vote_ticks(begin.vote_timeout, begin.id.txn.generation);
+        let Some(instance) = self.take_on(from, begin.id, patience) else {
             out.send(from.clone(), Message::Busy { id: begin.id });
             return Ok(());
-        }
-        let patience = self.vote_ticks(begin.vote_timeout, begin.id.txn.generation);
-        let instance = self.instance(begin.id, patience);
+        };
         instance.told_timeout(patience);
         instance.roster.get_or_insert_with(|| begin.roster.clone());
         if let Some((ballot, outcome)) = instance.acceptor.accepted() {
@@ -68,10 +67,12 @@ impl Replica {
         let Peer::Session(voter) = from else {
             return Err(Rejection::NotFromSuchAPeer);
         };
-        self.check_roster(cast.id, &cast.roster)?;
+        let known = self.instances.get(&cast.id);
+        check_roster(known, cast.id, &cast.roster)?;
         // Only the session named in the roster votes at ballot 0.
         let index = cast.roster.index_of(voter).ok_or(Rejection::NotInRoster)?;
-        if self.outcome(&cast.id).is_some() || self.generations.is_settled(&cast.id) {
+        let is_decided = self.outcome_of(&cast.id, known).is_some();
+        if is_decided || self.generations.is_settled(&cast.id) {
             // A read-only branch needs no outcome, and has nothing to apply.
             if cast.vote != Vote::ReadOnly {
                 self.answer(from, Some(voter), cast.id, out);
@@ -81,14 +82,13 @@ impl Replica {
         if !self.admits(from, cast.id, out) {
             return Ok(());
         }
-        if !self.takes_on(from, cast.id) {
-            out.send(from.clone(), Message::Busy { id: cast.id });
-            return Ok(());
-        }
         let generation = cast.id.txn.generation;
         let patience = self.vote_ticks(cast.vote_timeout, generation);
         let exchange = self.exchange_ticks(generation);
-        let instance = self.instance(cast.id, patience);
+        let Some(instance) = self.take_on(from, cast.id, patience) else {
+            out.send(from.clone(), Message::Busy { id: cast.id });
+            return Ok(());
+        };
         instance.told_timeout(patience);
         instance.roster.get_or_insert_with(|| cast.roster.clone());
         let first = instance.acceptor.any().is_empty();
@@ -150,19 +150,18 @@ impl Replica {
         let turn = self.turn_ticks(generation);
         self.config.exchange_ticks.saturating_add(turn)
     }
+}
 
-    /// The roster must be the one that the commit id names. A digest is computed once per instance.
-    fn check_roster(&self, id: CommitId, roster: &Roster) -> Result<(), Rejection> {
-        let known = self.instances.get(&id).and_then(|i| i.roster.as_ref());
-        let right = match known {
-            Some(known) => known == roster,
-            None => CommitId::new(id.txn, roster) == id,
-        };
-        if right {
-            Ok(())
-        } else {
-            Err(Rejection::WrongRoster)
-        }
+/// The roster must be the one that the commit id names. A digest is computed once per instance.
+fn check_roster(known: Option<&Instance>, id: CommitId, roster: &Roster) -> Result<(), Rejection> {
+    let right = match known.and_then(|instance| instance.roster.as_ref()) {
+        Some(known) => known == roster,
+        None => CommitId::new(id.txn, roster) == id,
+    };
+    if right {
+        Ok(())
+    } else {
+        Err(Rejection::WrongRoster)
     }
 }
 
