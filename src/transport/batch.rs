@@ -96,3 +96,79 @@ impl<'a> Collector<'a> {
         sent.map_err(|_| Gone)
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "cluster")]
+mod tests {
+    use crate::protocol::paxos::ReplicaId;
+    use crate::protocol::types::InitiatorId;
+    use crate::transport::links::tests::links_with_inbox;
+
+    use super::*;
+
+    fn message(sequence: u32) -> Message {
+        let initiator = InitiatorId(1);
+        let txn = crate::protocol::types::TxnId {
+            generation: 1,
+            initiator,
+            sequence,
+        };
+        Message::LetGo { txn, floor: 0 }
+    }
+
+    #[tokio::test]
+    async fn order_is_kept_a_long_message_goes_alone_and_places_come_back() {
+        let (links, mut inbound) = links_with_inbox(64);
+        let from = Peer::Replica(ReplicaId(2));
+        let mut collector = Collector::new(&links, from.clone());
+        for sequence in 0..33 {
+            assert!(collector.take(message(sequence), 20).await.is_ok());
+        }
+        let long = collector.take(message(33), INBOX_SHORT_BYTES + 1).await;
+        assert!(long.is_ok());
+        assert!(collector.take(message(34), 20).await.is_ok());
+        let other = Inbound::Disconnected {
+            peer: from,
+            link: 1,
+        };
+        assert!(collector.pass(other).await.is_ok());
+        assert_eq!(links.inbox_messages.available_permits(), 64 - 35);
+        let mut told = Vec::new();
+        while let Ok(event) = inbound.try_recv() {
+            let of = |batch: &Batch| (batch.messages.clone(), batch.room.is_some());
+            told.push(match &event {
+                Inbound::Messages(batch) => Some(of(batch)),
+                _ => None,
+            });
+        }
+        let batch = |range: std::ops::Range<u32>, has_room| {
+            Some((range.map(message).collect::<Vec<_>>(), has_room))
+        };
+        let expected = [
+            batch(0..32, false),
+            batch(32..33, false),
+            batch(33..34, true),
+            batch(34..35, false),
+            None,
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(links.inbox_messages.available_permits(), 64);
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_the_inbox_full_waits_until_there_are_places() {
+        let (links, mut inbound) = links_with_inbox(32);
+        let mut collector = Collector::new(&links, Peer::Replica(ReplicaId(2)));
+        for sequence in 0..32 {
+            assert!(collector.take(message(sequence), 20).await.is_ok());
+        }
+        assert!(collector.take(message(32), 20).await.is_ok());
+        let waiting = std::time::Duration::from_millis(50);
+        let handed = tokio::time::timeout(waiting, collector.hand_over()).await;
+        assert!(handed.is_err());
+        drop(inbound.recv().await);
+        assert!(collector.take(message(33), 20).await.is_ok());
+        assert!(collector.hand_over().await.is_ok());
+        assert_eq!(inbound.recv().await.map(|event| event.count()), Some(1));
+    }
+}

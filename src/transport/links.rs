@@ -489,4 +489,4 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 #[cfg(feature = "cluster")]
-mod tests;
+pub(super) mod tests;

@@ -5,7 +5,9 @@ mod nouns;
 
 use crate::protocol::message::Message;
 
-use super::{Answer, FRAME_BYTES_MAX, Frame, LENGTH_BYTES, Query, WireError, decode, encode};
+use super::{
+    Answer, FRAME_BYTES_MAX, Frame, LENGTH_BYTES, Query, WireError, decode, encode, encode_message,
+};
 use examples::frames;
 
 fn bytes(frame: &Frame) -> Vec<u8> {
@@ -152,6 +154,17 @@ fn every_frame_reads_back_one_after_the_other() {
         rest = &rest[taken..];
     }
     assert_eq!(decode(rest), Ok(None));
+}
+
+#[test]
+fn a_message_is_encoded_where_it_stands_as_in_its_frame() {
+    for (name, frame) in frames() {
+        if let Frame::Message(message) = &frame {
+            let mut buffer = vec![7];
+            encode_message(message, &mut buffer).unwrap();
+            assert_eq!(buffer[1..], bytes(&frame), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -5,10 +5,19 @@ use crate::transport::{Authority, Role};
 
 /// The links of replica 1, whose store was at `start` when it started.
 fn links(start: u64) -> (Arc<Links>, mpsc::Receiver<Inbound>) {
+    links_at(start, 8)
+}
+
+/// The same, with an inbox for so many messages.
+pub(in crate::transport) fn links_with_inbox(max: usize) -> (Arc<Links>, mpsc::Receiver<Inbound>) {
+    links_at(0, max)
+}
+
+fn links_at(start: u64, max: usize) -> (Arc<Links>, mpsc::Receiver<Inbound>) {
     let authority = Authority::new("c".parse().unwrap()).unwrap();
     let credentials = authority.credentials(Role::Replica(ReplicaId(1))).unwrap();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let (inbox, inbound) = mpsc::channel(8);
+    let (inbox, inbound) = mpsc::channel(max);
     let lsns = Lsns {
         run: 7,
         own: start,
