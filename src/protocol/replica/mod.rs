@@ -402,8 +402,10 @@ impl Replica {
     /// Ticks until this replica starts a ballot: the timeout, then its turn.
     fn vote_ticks(&self, vote_timeout: Duration, generation: u32) -> u32 {
         let (min, max) = (self.config.vote_timeout_min, self.config.vote_timeout_max);
-        let timeout = vote_timeout.min(max).max(min).as_nanos();
-        let ticks = timeout.div_ceil(self.config.tick.as_nanos().max(1));
+        // Of a u64: every vote comes by here, and to divide a u128 takes as long as to look it up.
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let timeout = nanos(vote_timeout.min(max).max(min));
+        let ticks = timeout.div_ceil(nanos(self.config.tick).max(1));
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
         ticks.saturating_add(self.turn_ticks(generation)).max(1)
     }
