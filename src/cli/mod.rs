@@ -96,7 +96,13 @@ impl Cli {
         let result = runtime
             .context("cannot start the runtime")
             .and_then(|runtime| {
-                let result = runtime.block_on(self.command.run());
+                // On a worker, like all that it waits for: from this thread each message would wake
+                // another one.
+                let running = runtime.spawn(self.command.run());
+                let result = match runtime.block_on(running) {
+                    Ok(result) => result,
+                    Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+                };
                 // Whatever still blocks a thread must not hold the process.
                 runtime.shutdown_timeout(Duration::from_millis(200));
                 result
