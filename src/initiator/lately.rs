@@ -9,7 +9,7 @@ use crate::protocol::types::{ParticipantName, Session};
 /// is sent to its last session meanwhile waits for a vote that does not come.
 const USED: Duration = Duration::from_millis(15);
 
-/// What is older is used, and asked for again at the same time.
+/// What is older is used, and asked for again after the commit for which it was.
 const FRESH: Duration = Duration::from_millis(5);
 
 /// The most participants about which something is remembered.

@@ -1,6 +1,6 @@
 //! Between the initiator's core and its application.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,11 @@ pub(super) struct InitiatorShell {
     asking: BTreeMap<TxnId, (oneshot::Sender<Answer>, Vec<Branch>)>,
     waiting: BTreeMap<CommitId, Waiting>,
     resolving: BTreeMap<ParticipantName, Resolving>,
+    /// Participants to ask for when a commit has had its outcome: on its way the question, and the
+    /// answers of all replicas, would only be in between.
+    refreshing: BTreeSet<ParticipantName>,
+    /// A commit has had its outcome in this turn.
+    is_refreshing: bool,
     draining: Option<oneshot::Sender<()>>,
     lately: Lately,
     suspects: Suspects,
@@ -114,6 +119,8 @@ impl InitiatorShell {
             asking: BTreeMap::new(),
             waiting: BTreeMap::new(),
             resolving: BTreeMap::new(),
+            refreshing: BTreeSet::new(),
+            is_refreshing: false,
             draining: None,
             lately: Lately::default(),
             suspects: Suspects::default(),
@@ -172,19 +179,19 @@ impl Shell for InitiatorShell {
             }
             Call::Resolve(participant, answer) => {
                 let now = Instant::now();
-                let waits = match self.lately.known(&participant, now) {
+                match self.lately.known(&participant, now) {
                     Known::Fresh(sessions) => {
                         let _ = answer.send(self.suspects.pass_over(&participant, sessions));
-                        return;
                     }
                     Known::Old(sessions) => {
                         let _ = answer.send(self.suspects.pass_over(&participant, sessions));
-                        None
+                        self.refreshing.insert(participant);
                     }
-                    Known::No => Some(answer),
-                };
-                if self.asks(&participant, waits, now) {
-                    step(InitiatorCommand::Resolve(participant));
+                    Known::No => {
+                        if self.asks(&participant, Some(answer), now) {
+                            step(InitiatorCommand::Resolve(participant));
+                        }
+                    }
                 }
             }
             Call::GiveUp(txn, answer) => {
@@ -226,6 +233,9 @@ impl Shell for InitiatorShell {
         let notices = std::mem::take(&mut out.notify);
         for notice in notices {
             self.notify(notice);
+        }
+        if self.is_refreshing {
+            self.refresh(host, out);
         }
         for txn in self.unwanted.drain(..) {
             host.step(Input::Command(InitiatorCommand::Abandon(txn)), out);
@@ -270,6 +280,18 @@ impl InitiatorShell {
             self.resolving.insert(participant.clone(), resolving);
         }
         has_room
+    }
+
+    /// Asks for what was used although it was old, as far as nobody has told it since.
+    fn refresh(&mut self, host: &mut Core, out: &mut Effects<Core>) {
+        self.is_refreshing = false;
+        let now = Instant::now();
+        for participant in std::mem::take(&mut self.refreshing) {
+            let is_fresh = matches!(self.lately.known(&participant, now), Known::Fresh(_));
+            if !is_fresh && self.asks(&participant, None, now) {
+                host.step(Input::Command(InitiatorCommand::Resolve(participant)), out);
+            }
+        }
     }
 
     fn notify(&mut self, notice: InitiatorNotice) {
@@ -338,6 +360,7 @@ impl InitiatorShell {
         let Some(waiting) = self.waiting.remove(&id) else {
             return;
         };
+        self.is_refreshing = true;
         if outcome == Outcome::Abort {
             for branch in &waiting.branches {
                 self.lately.forget(&branch.participant);
