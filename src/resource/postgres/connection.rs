@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{
-    Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, TimeoutType,
+    Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType,
 };
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -166,6 +166,8 @@ impl Connections {
         let max = max.max(1);
         let pool = Pool::builder(dialer)
             .max_size(max)
+            // The one that was used last: what serves it at the server is warm.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(options.acquire_max))
             .create_timeout(Some(options.answer_max))
