@@ -212,12 +212,16 @@ impl Postgres {
         let asking = work.client().query_one(&statements.inspect, &[]);
         match timeout(self.options().answer_max, asking).await {
             Ok(Err(_)) if work.client().is_closed() => Err(Refusal::Lost.into()),
-            Ok(answer) => self.judge(work, answer),
+            Ok(answer) => Ok(match self.judge(work, answer)?.get(2) {
+                true => Wrote::Something,
+                false => Wrote::Nothing,
+            }),
             Err(_) => Err(self.silent(what).into()),
         }
     }
 
-    fn judge(&self, work: &Work, answer: Result<Row, Error>) -> Result<Wrote, Unprepared> {
+    /// Whether the answer is of the transaction that was begun for the branch, and of its role.
+    fn judge(&self, work: &Work, answer: Result<Row, Error>) -> Result<Row, Unprepared> {
         let row = answer.map_err(|source| match source.code() {
             Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => Refusal::Failed.into(),
             Some(_) | None => self.failed(work, "say what the work did", source),
@@ -232,13 +236,10 @@ impl Postgres {
             let expected = expected.clone();
             return Err(Refusal::Role { expected, got }.into());
         }
-        Ok(match row.get(2) {
-            true => Wrote::Something,
-            false => Wrote::Nothing,
-        })
+        Ok(row)
     }
 
-    /// Inspects, writes the marker, prepares, and looks whether it stands prepared: in one go, since
+    /// Asks whose transaction it is, writes the marker, prepares, and looks whether it stands prepared: in one go, since
     /// the server takes one after the other, and what follows an error does nothing.
     async fn prepare_on(&self, work: &Work, branch: &BranchId) -> Result<(), Unprepared> {
         let name = self.inner.names.name_of(branch);
@@ -250,7 +251,7 @@ impl Postgres {
         let all = async {
             tokio::join!(
                 biased;
-                client.query_one(&statements.inspect, &[]),
+                client.query_one(&statements.who, &[]),
                 client.execute(&statements.mark, &marker),
                 client.batch_execute(&prepare),
                 client.query_opt(&statements.look, &marker[..1]),

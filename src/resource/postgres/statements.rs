@@ -9,8 +9,10 @@ use super::work::MARK;
 /// The statements of one connection. They outlive whatever the adapter itself does to clean up; a
 /// service can remove them (`DEALLOCATE ALL`), and then its branch aborts, and the connection goes.
 pub(super) struct Statements {
-    /// The mark of the local transaction, the role, and whether anything was written, or locked for
-    /// longer than to be read.
+    /// The mark of the local transaction, and the role.
+    pub(super) who: Statement,
+    /// The same, and whether anything was written, or locked for longer than to be read. The server
+    /// goes through the locks of everybody for that.
     pub(super) inspect: Statement,
     /// Writes the marker `$1`; an error unless the local transaction has the mark `$2` and the role
     /// `$3`.
@@ -23,9 +25,9 @@ impl Statements {
     pub(super) async fn prepare(client: &Client, schema: &str) -> Result<Self, Error> {
         // The first column is no name, so that no table of the service can be in the way. What is
         // written through a foreign table, and what is locked for others' sake, has no xid.
+        let who = format!("SELECT pg_catalog.current_setting('{MARK}', true), current_user::text");
         let inspect = format!(
-            "SELECT pg_catalog.current_setting('{MARK}', true), current_user::text, \
-             pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL \
+            "{who}, pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL \
              OR EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() \
              AND (locktype = 'advisory' OR locktype = 'relation' \
              AND mode NOT IN ('AccessShareLock', 'SIReadLock')))"
@@ -39,15 +41,20 @@ impl Statements {
              AND current_user::text = $3)::int = 1"
         );
         // A failed transaction answers PREPARE TRANSACTION with ROLLBACK, and with no error.
-        let look = "SELECT 1 FROM pg_catalog.pg_prepared_xacts \
-                    WHERE gid = $1 AND database = pg_catalog.current_database()";
+        // This is what the view `pg_prepared_xacts` is made of, without the names of owners and
+        // databases, which it looks up for everything that stands prepared.
+        let look = "SELECT 1 FROM pg_catalog.pg_prepared_xact() AS prepared WHERE gid = $1 \
+                    AND dbid = (SELECT oid FROM pg_catalog.pg_database \
+                    WHERE datname = pg_catalog.current_database())";
         let texts = [Type::TEXT, Type::TEXT, Type::TEXT];
-        let (inspect, mark, look) = tokio::try_join!(
+        let (who, inspect, mark, look) = tokio::try_join!(
+            client.prepare(&who),
             client.prepare(&inspect),
             client.prepare_typed(&mark, &texts),
             client.prepare_typed(look, &texts[..1]),
         )?;
         Ok(Statements {
+            who,
             inspect,
             mark,
             look,
