@@ -17,12 +17,46 @@ use super::error::AcquireError;
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
+/// How many statements of the last work are prepared again on a connection that was cleaned, and how
+/// long they may be.
+const AGAIN_MAX: usize = 8;
+const AGAIN_BYTES_MAX: usize = 4 * 1024;
+
 /// One connection.
 pub(super) struct Connection {
     pub(super) conn: Conn,
+    /// What the work of this lease had the server prepare.
+    prepared: Vec<Box<str>>,
 }
 
 impl Connection {
+    /// The work runs a statement that the server prepares for it.
+    pub(super) fn note(&mut self, sql: &str) {
+        let is_kept = self.conn.opts().stmt_cache_size() > 0
+            && self.prepared.len() < AGAIN_MAX
+            && sql.len() <= AGAIN_BYTES_MAX
+            && !self.prepared.iter().any(|noted| **noted == *sql);
+        if is_kept {
+            self.prepared.push(sql.into());
+        }
+    }
+
+    /// Cleans the session. That takes its prepared statements away, and most work is like the last:
+    /// so these are prepared again now, when nobody waits for it. False if it cannot be cleaned.
+    async fn reset(&mut self) -> Result<bool, Error> {
+        if !self.conn.reset().await? {
+            return Ok(false);
+        }
+        for sql in std::mem::take(&mut self.prepared) {
+            match self.conn.prep(&*sql).await {
+                // What the server refuses now may be gone, or not be there yet.
+                Ok(_) | Err(Error::Server(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
     /// The rows of a query. The client's own `query` panics when one is not what is expected.
     pub(super) async fn rows<T: FromRow>(
         &mut self,
@@ -56,7 +90,10 @@ impl Manager for Dialer {
 
     async fn create(&self) -> Result<Connection, Error> {
         let conn = Conn::new(self.0.clone()).await?;
-        Ok(Connection { conn })
+        Ok(Connection {
+            conn,
+            prepared: Vec::new(),
+        })
     }
 
     async fn recycle(&self, held: &mut Connection, metrics: &Metrics) -> RecycleResult<Error> {
@@ -149,7 +186,7 @@ impl Lease {
     /// Nothing is open on it, but a service worked on it. Nobody waits for this.
     pub(super) fn clean(mut self, patience: Duration) {
         tokio::spawn(async move {
-            if let Ok(Ok(true)) = timeout(patience, self.conn.reset()).await {
+            if let Ok(Ok(true)) = timeout(patience, self.reset()).await {
                 self.release();
             }
         });

@@ -66,7 +66,7 @@ impl Work {
             conn.exec_drop(sql, params).await?;
             Ok(conn.affected_rows())
         };
-        self.run(statement).await
+        self.run(sql, statement).await
     }
 
     /// Runs a statement once for each set of parameters.
@@ -82,7 +82,7 @@ impl Work {
         P: Into<Params> + Send,
     {
         let statement = async |conn: &mut Conn| conn.exec_batch(sql, params).await;
-        self.run(statement).await
+        self.run(sql, statement).await
     }
 
     /// The rows of a query.
@@ -97,7 +97,7 @@ impl Work {
     ) -> Result<Vec<T>, WorkError> {
         let params = params.into();
         let statement = async |conn: &mut Conn| conn.exec::<Row, _, _>(sql, params).await;
-        let rows = self.run(statement).await?.into_iter().map(convert);
+        let rows = self.run(sql, statement).await?.into_iter().map(convert);
         rows.collect()
     }
 
@@ -112,7 +112,7 @@ impl Work {
     ) -> Result<Option<T>, WorkError> {
         let params = params.into();
         let statement = async |conn: &mut Conn| conn.exec_first::<Row, _, _>(sql, params).await;
-        self.run(statement).await?.map(convert).transpose()
+        self.run(sql, statement).await?.map(convert).transpose()
     }
 
     /// The transaction.
@@ -132,6 +132,7 @@ impl Work {
     /// before it ends, or the work is let go of, the connection goes with it.
     async fn run<T>(
         &mut self,
+        sql: &str,
         statement: impl AsyncFnOnce(&mut Conn) -> Result<T, Error>,
     ) -> Result<T, WorkError> {
         let txn = self.seat.txn;
@@ -143,6 +144,7 @@ impl Work {
             Slot::Empty | Slot::Lost | Slot::Over => return Err(WorkError::Lost(txn)),
         };
         // A server that vanished never answers, and nobody else can take the connection from here.
+        lease.note(sql);
         let answer = tokio::select! {
             answer = statement(&mut lease.conn) => answer,
             () = self.seat.closed() => return Err(WorkError::Ended(txn)),

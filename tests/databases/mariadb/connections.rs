@@ -294,3 +294,32 @@ async fn what_the_server_falsely_says_is_done_is_not_believed() {
         return;
     }
 }
+
+/// To clean a session takes its prepared statements away. Those of the last work are there again
+/// before the next begins, which need not wait for them.
+#[tokio::test]
+async fn a_connection_comes_back_with_the_statements_of_its_last_work() {
+    let server = Server::start().await;
+    let mariadb = server.open_with(options().work_connections(1)).await;
+    let standing = "SELECT CAST(variable_value AS INT) FROM information_schema.global_status \
+                    WHERE variable_name = 'PREPARED_STMT_COUNT'";
+    for sequence in 1..=3 {
+        commit(&mariadb, &prepared(&mariadb, sequence, "a").await).await;
+        // The only one: whoever has it has it cleaned.
+        let work = mariadb.work(txn(sequence + 10)).await.unwrap();
+        assert_eq!(server.scalar(standing).await, 1);
+        drop(work);
+        mariadb.let_go(txn(sequence + 10)).await;
+    }
+    // What the server refuses to prepare again is done without.
+    let sql = "CREATE TEMPORARY TABLE passing (n INT)";
+    let mut work = mariadb.work(txn(21)).await.unwrap();
+    work.execute(sql, ()).await.unwrap();
+    work.execute("INSERT INTO passing VALUES (?)", (1,))
+        .await
+        .unwrap();
+    drop(work);
+    mariadb.let_go(txn(21)).await;
+    commit(&mariadb, &prepared(&mariadb, 22, "a").await).await;
+    assert_eq!(server.value("a").await, 4);
+}
