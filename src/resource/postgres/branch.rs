@@ -239,8 +239,9 @@ impl Postgres {
         Ok(row)
     }
 
-    /// Asks whose transaction it is, writes the marker, prepares, and looks whether it stands prepared: in one go, since
-    /// the server takes one after the other, and what follows an error does nothing.
+    /// Asks whose transaction it is, writes the marker, prepares, and looks whether it stands
+    /// prepared: in one go, since the server takes one after the other, and what follows an error
+    /// does nothing.
     async fn prepare_on(&self, work: &Work, branch: &BranchId) -> Result<(), Unprepared> {
         let name = self.inner.names.name_of(branch);
         let prepare = format!("PREPARE TRANSACTION '{name}'");
