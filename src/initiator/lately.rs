@@ -10,10 +10,10 @@ use crate::protocol::types::{ParticipantName, Session};
 const USED: Duration = Duration::from_millis(15);
 
 /// What is older is used, and asked for again after the commit for which it was.
-const FRESH: Duration = Duration::from_millis(5);
+pub(super) const FRESH: Duration = Duration::from_millis(5);
 
 /// The most participants about which something is remembered.
-const LATELY_MAX: usize = 1_024;
+pub(super) const LATELY_MAX: usize = 1_024;
 
 /// The last answers. A request that names a participant need not wait for a question and its answer:
 /// while there are requests, these are some milliseconds old.

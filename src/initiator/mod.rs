@@ -25,6 +25,7 @@
 //! [`outcome`](Initiator::outcome) later, from this process or another of the same name.
 
 mod builder;
+mod directory;
 mod hedge;
 mod lately;
 mod shell;

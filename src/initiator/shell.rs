@@ -1,6 +1,6 @@
 //! Between the initiator's core and its application.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,8 @@ use crate::protocol::{Effects, Host, Input};
 use crate::transport::Links;
 
 use super::AbortReason;
+use super::directory::Directory;
 use super::hedge::Hedge;
-use super::lately::{Known, Lately};
-use super::suspects::Suspects;
-
-/// The most questions about sessions that wait for an answer.
-const RESOLVING_MAX: usize = 65_536;
-
-/// After so long without an answer the same question is asked again.
-const RESOLVE_AGAIN: Duration = Duration::from_millis(10);
 
 /// What an application asks.
 pub(super) enum Call {
@@ -80,13 +73,6 @@ struct Waiting {
     undecided: Option<Undecided>,
 }
 
-/// Who waits to hear which sessions of a participant are connected.
-struct Resolving {
-    /// When the replicas were asked last; None if one has answered since then that none is.
-    asked: Option<Instant>,
-    answers: Vec<oneshot::Sender<Vec<Session>>>,
-}
-
 /// Surrounds an initiator.
 pub(super) struct InitiatorShell {
     links: Arc<Links>,
@@ -94,15 +80,10 @@ pub(super) struct InitiatorShell {
     /// Commits that were asked for in this turn, in order, until their ids are known.
     asking: BTreeMap<TxnId, (oneshot::Sender<Answer>, Vec<Branch>)>,
     waiting: BTreeMap<CommitId, Waiting>,
-    resolving: BTreeMap<ParticipantName, Resolving>,
-    /// Participants to ask for when a commit has had its outcome: on its way the question, and the
-    /// answers of all replicas, would only be in between.
-    refreshing: BTreeSet<ParticipantName>,
-    /// A commit has had its outcome in this turn.
-    is_refreshing: bool,
+    directory: Directory,
+    /// A commit has had its outcome in this turn: what was asked for it can be asked again.
+    has_outcome: bool,
     draining: Option<oneshot::Sender<()>>,
-    lately: Lately,
-    suspects: Suspects,
     hedge: Hedge,
     hedge_after: Option<Duration>,
     /// Transactions that were begun for somebody who has gone.
@@ -118,12 +99,9 @@ impl InitiatorShell {
             beginning: VecDeque::new(),
             asking: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            resolving: BTreeMap::new(),
-            refreshing: BTreeSet::new(),
-            is_refreshing: false,
+            directory: Directory::default(),
+            has_outcome: false,
             draining: None,
-            lately: Lately::default(),
-            suspects: Suspects::default(),
             hedge: Hedge::default(),
             hedge_after: None,
             unwanted: Vec::new(),
@@ -178,20 +156,8 @@ impl Shell for InitiatorShell {
                 step(InitiatorCommand::Ask(id));
             }
             Call::Resolve(participant, answer) => {
-                let now = Instant::now();
-                match self.lately.known(&participant, now) {
-                    Known::Fresh(sessions) => {
-                        let _ = answer.send(self.suspects.pass_over(&participant, sessions));
-                    }
-                    Known::Old(sessions) => {
-                        let _ = answer.send(self.suspects.pass_over(&participant, sessions));
-                        self.refreshing.insert(participant);
-                    }
-                    Known::No => {
-                        if self.asks(&participant, Some(answer), now) {
-                            step(InitiatorCommand::Resolve(participant));
-                        }
-                    }
+                if self.directory.find(&participant, answer, Instant::now()) {
+                    step(InitiatorCommand::Resolve(participant));
                 }
             }
             Call::GiveUp(txn, answer) => {
@@ -234,8 +200,10 @@ impl Shell for InitiatorShell {
         for notice in notices {
             self.notify(notice);
         }
-        if self.is_refreshing {
-            self.refresh(host, out);
+        if std::mem::take(&mut self.has_outcome) {
+            for participant in self.directory.stale(Instant::now()) {
+                host.step(Input::Command(InitiatorCommand::Resolve(participant)), out);
+            }
         }
         for txn in self.unwanted.drain(..) {
             host.step(Input::Command(InitiatorCommand::Abandon(txn)), out);
@@ -253,47 +221,6 @@ impl Shell for InitiatorShell {
 }
 
 impl InitiatorShell {
-    /// Whether the replicas are to be asked now, which sessions of a participant are connected.
-    fn asks(
-        &mut self,
-        participant: &ParticipantName,
-        waits: Option<oneshot::Sender<Vec<Session>>>,
-        now: Instant,
-    ) -> bool {
-        // One answer is for all who wait. (One that was lost is asked for again.)
-        if let Some(resolving) = self.resolving.get_mut(participant) {
-            resolving.answers.retain(|waiting| !waiting.is_closed());
-            resolving.answers.extend(waits);
-            let is_lost = |asked: Instant| now - asked >= RESOLVE_AGAIN;
-            let asks = resolving.asked.is_none_or(is_lost);
-            if asks {
-                resolving.asked = Some(now);
-            }
-            return asks;
-        }
-        let has_room = self.resolving.len() < RESOLVING_MAX;
-        if has_room {
-            let resolving = Resolving {
-                asked: Some(now),
-                answers: waits.into_iter().collect(),
-            };
-            self.resolving.insert(participant.clone(), resolving);
-        }
-        has_room
-    }
-
-    /// Asks for what was used although it was old, as far as nobody has told it since.
-    fn refresh(&mut self, host: &mut Core, out: &mut Effects<Core>) {
-        self.is_refreshing = false;
-        let now = Instant::now();
-        for participant in std::mem::take(&mut self.refreshing) {
-            let is_fresh = matches!(self.lately.known(&participant, now), Known::Fresh(_));
-            if !is_fresh && self.asks(&participant, None, now) {
-                host.step(Input::Command(InitiatorCommand::Resolve(participant)), out);
-            }
-        }
-    }
-
     fn notify(&mut self, notice: InitiatorNotice) {
         match notice {
             InitiatorNotice::Begun(txn) => {
@@ -333,24 +260,7 @@ impl InitiatorShell {
                 participant,
                 sessions,
                 ..
-            } => {
-                if sessions.is_empty() {
-                    self.lately.forget(&participant);
-                    // A replica to which none is connected may know less than the others. But nobody
-                    // waits for what those say, if they say nothing.
-                    if let Some(resolving) = self.resolving.get_mut(&participant) {
-                        resolving.asked = None;
-                    }
-                } else {
-                    let now = Instant::now();
-                    self.lately.told(participant.clone(), sessions.clone(), now);
-                    let sessions = self.suspects.pass_over(&participant, sessions);
-                    let resolving = self.resolving.remove(&participant);
-                    for answer in resolving.into_iter().flat_map(|of| of.answers) {
-                        let _ = answer.send(sessions.clone());
-                    }
-                }
-            }
+            } => self.directory.told(&participant, sessions, Instant::now()),
             // Nobody asks here: operators do.
             InitiatorNotice::Forgotten { .. } | InitiatorNotice::Status { .. } => {}
         }
@@ -360,19 +270,18 @@ impl InitiatorShell {
         let Some(waiting) = self.waiting.remove(&id) else {
             return;
         };
-        self.is_refreshing = true;
-        if outcome == Outcome::Abort {
-            for branch in &waiting.branches {
-                self.lately.forget(&branch.participant);
-            }
-        }
-        match (outcome, waiting.reason) {
-            (Outcome::Commit, _) => {
+        self.has_outcome = true;
+        match outcome {
+            Outcome::Commit => {
                 self.hedge_after = self.hedge.took(waiting.since.elapsed());
-                self.suspects.clear(&waiting.branches);
+                self.directory.committed(&waiting.branches);
             }
-            (Outcome::Abort, AbortReason::Ballot) => self.suspects.suspect(&waiting.branches),
-            (Outcome::Abort, AbortReason::Vote | AbortReason::Unknown) => {}
+            Outcome::Abort => {
+                self.directory.aborted(&waiting.branches);
+                if waiting.reason == AbortReason::Ballot {
+                    self.directory.suspect(&waiting.branches);
+                }
+            }
         }
         for answer in waiting.answers {
             let _ = answer.send(match outcome {
