@@ -1,14 +1,18 @@
 //! What a transaction over two databases costs, beside what the same databases take by themselves.
 //!
 //! `cargo bench --bench databases --features postgres,mariadb`; with `-- --test` a few transactions, to
-//! show that it runs, with `-- local` only the ways whose names have that word. A row in PostgreSQL and a row in MariaDB change, on throw-away servers beside
-//! each other on this machine:
+//! show that it runs, with `-- local` only the ways whose names have that word. A row in PostgreSQL
+//! and a row in MariaDB change, on throw-away servers beside each other on this machine:
 //!
 //! | way | what |
 //! |---|---|
 //! | local | each database by itself: `BEGIN`, one `UPDATE`, `COMMIT` |
 //! | by hand | both: `PREPARE TRANSACTION` and `XA PREPARE` at the same time, then both commits; whoever drives it has no log, so a crash of his leaves both in doubt for ever |
-//! | paxos-commit | both, as participants of three coordinator replicas (F = 1), each a process: until the outcome is known, and until both have applied it |
+//! | planned | both, as participants of three coordinator replicas (F = 1), each a process: the services work, then they prepare by themselves |
+//! | requested | the same, but the work travels to the services with the commit |
+//!
+//! The last two until the outcome is known, and until both have applied it. In all of them whoever
+//! drives the transaction and the services are in one process.
 //!
 //! One after the other for latencies, sixteen at a time for throughput; each way a few rounds in turn,
 //! and of those the median.
@@ -23,7 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use ways::{Way, Ways};
+use ways::{Until, Way, Ways};
 
 /// So many at a time, for throughput.
 const CONCURRENT: u32 = 16;
@@ -76,14 +80,26 @@ async fn compare() {
         );
         medians.push((way, p50));
     }
-    let of = |wanted| medians.iter().find(|(way, _)| *way == wanted);
-    let of = |wanted| of(wanted).map_or(f64::NAN, |(_, p50)| *p50);
-    let by_hand = of(Way::ByHand);
-    println!(
-        "paxos-commit: p50 {:.2} x by hand until the outcome, {:.2} x until applied",
-        of(Way::Outcome) / by_hand,
-        of(Way::Applied) / by_hand
-    );
+    let of = |wanted: Way| {
+        let found = medians.iter().find(|(way, _)| *way == wanted);
+        found.map(|(_, p50)| *p50)
+    };
+    for (name, way) in [
+        ("planned", Way::Planned as fn(Until) -> Way),
+        ("requested", Way::Requested),
+    ] {
+        if let (Some(by_hand), Some(outcome), Some(applied)) = (
+            of(Way::ByHand),
+            of(way(Until::Outcome)),
+            of(way(Until::Applied)),
+        ) {
+            println!(
+                "paxos-commit, {name}: p50 {:.2} x by hand until the outcome, {:.2} x until applied",
+                outcome / by_hand,
+                applied / by_hand
+            );
+        }
+    }
     ways.close().await;
 }
 

@@ -29,17 +29,28 @@ pub(crate) enum Way {
     LocalPostgres,
     LocalMariadb,
     ByHand,
+    Planned(Until),
+    Requested(Until),
+}
+
+/// When a transaction of Paxos Commit counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The outcome is known.
     Outcome,
+    /// Both databases have applied it.
     Applied,
 }
 
 impl Way {
-    pub(crate) const ALL: [Way; 5] = [
+    pub(crate) const ALL: [Way; 7] = [
         Way::LocalPostgres,
         Way::LocalMariadb,
         Way::ByHand,
-        Way::Outcome,
-        Way::Applied,
+        Way::Planned(Until::Outcome),
+        Way::Planned(Until::Applied),
+        Way::Requested(Until::Outcome),
+        Way::Requested(Until::Applied),
     ];
 }
 
@@ -49,8 +60,10 @@ impl fmt::Display for Way {
             Way::LocalPostgres => "local, PostgreSQL",
             Way::LocalMariadb => "local, MariaDB",
             Way::ByHand => "by hand, both",
-            Way::Outcome => "paxos-commit, until the outcome",
-            Way::Applied => "paxos-commit, until both applied it",
+            Way::Planned(Until::Outcome) => "planned, until the outcome",
+            Way::Planned(Until::Applied) => "planned, until both applied it",
+            Way::Requested(Until::Outcome) => "requested, until the outcome",
+            Way::Requested(Until::Applied) => "requested, until both applied it",
         })
     }
 }
@@ -67,10 +80,16 @@ struct Inner {
     begun: Vec<AtomicU64>,
     initiator: Initiator,
     applied: Arc<Waiting>,
-    _participants: Vec<Participant>,
+    services: Services,
     cluster: Mutex<Option<ProcessCluster>>,
     // Last: whoever uses them goes first.
     _servers: (ThrowawayPostgres, ThrowawayMariadb),
+}
+
+/// The participants, each with its database, as a service has them.
+struct Services {
+    postgres: (Participant, Postgres),
+    mariadb: (Participant, Mariadb),
 }
 
 /// How many rows a lane goes through in turn. What is committed is applied a moment later, and until
@@ -117,13 +136,15 @@ impl Ways {
         let options = postgres::Options::new("bench", "postgres").requests(in_postgres);
         let server = urls[0].parse().expect("an address");
         let manager = Postgres::connect(server, NoTls, options.work_connections(connections));
-        let manager = Telling::new(manager.await.expect("PostgreSQL"), &applied);
+        let in_postgres = manager.await.expect("PostgreSQL");
+        let manager = Telling::new(in_postgres.clone(), &applied);
         let role = Role::Participant("postgres".parse().expect("a name"));
         let first = Participant::builder(access(role)).connect(manager).await;
         let options = mariadb::Options::new("bench", "mariadb").requests(in_mariadb);
         let server = Opts::from_url(&urls[1]).expect("an address");
         let manager = Mariadb::connect(server, options.work_connections(connections));
-        let manager = Telling::new(manager.await.expect("MariaDB"), &applied);
+        let in_mariadb = manager.await.expect("MariaDB");
+        let manager = Telling::new(in_mariadb.clone(), &applied);
         let role = Role::Participant("mariadb".parse().expect("a name"));
         let second = Participant::builder(access(role)).connect(manager).await;
         let role = Role::Initiator("bench".parse().expect("a name"));
@@ -134,7 +155,10 @@ impl Ways {
                 begun: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
                 initiator: initiator.expect("an initiator"),
                 applied,
-                _participants: vec![first.expect("a service"), second.expect("a service")],
+                services: Services {
+                    postgres: (first.expect("a service"), in_postgres),
+                    mariadb: (second.expect("a service"), in_mariadb),
+                },
                 cluster: Mutex::new(Some(cluster)),
                 _servers: (postgres, mariadb),
             }),
@@ -149,7 +173,8 @@ impl Ways {
             Way::LocalPostgres => self.lane(lane).lock().await.in_postgres(id).await,
             Way::LocalMariadb => self.lane(lane).lock().await.in_mariadb(id).await,
             Way::ByHand => self.lane(lane).lock().await.by_hand(id).await,
-            Way::Outcome | Way::Applied => self.commit(way, id).await,
+            Way::Planned(until) => self.planned(until, id).await,
+            Way::Requested(until) => self.requested(until, id).await,
         }
     }
 
@@ -157,7 +182,41 @@ impl Ways {
         &self.inner.lanes[lane as usize]
     }
 
-    async fn commit(&self, way: Way, id: i64) {
+    /// The services work, hand tickets back, and prepare by themselves when all have worked.
+    async fn planned(&self, until: Until, id: i64) {
+        let mut txn = self.inner.initiator.begin().await.expect("begun");
+        let Services { postgres, mariadb } = &self.inner.services;
+        let first = async {
+            let branch = postgres.0.branch(txn.id()).await.expect("begun");
+            let work = postgres.1.work(txn.id()).await.expect("a connection");
+            let changed = work.client().execute(IN_POSTGRES, &[&id]).await;
+            assert_eq!(changed.expect("a row"), 1);
+            branch
+        };
+        let second = async {
+            let branch = mariadb.0.branch(txn.id()).await.expect("begun");
+            let mut work = mariadb.1.work(txn.id()).await.expect("a connection");
+            let changed = work.execute(IN_MARIADB, (id,)).await.expect("a row");
+            assert_eq!(changed, 1);
+            branch
+        };
+        let (first, second) = tokio::join!(first, second);
+        for branch in [&first, &second] {
+            txn.enlist(branch.ticket()).expect("of this transaction");
+        }
+        let plan = txn.plan().await.expect("a roster");
+        let applied = self.inner.applied.wait_for(txn.id());
+        // They hear of the outcome by themselves, and nobody here waits for that.
+        tokio::spawn(first.prepare(plan.clone()));
+        tokio::spawn(second.prepare(plan));
+        assert_eq!(txn.commit_prepared().await, Ok(Outcome::Committed));
+        if until == Until::Applied {
+            applied.both().await;
+        }
+    }
+
+    /// The work travels with the commit.
+    async fn requested(&self, until: Until, id: i64) {
         let mut txn = self.inner.initiator.begin().await.expect("begun");
         for name in ["postgres", "mariadb"] {
             let named = txn.request(name, id.to_le_bytes()).await;
@@ -165,7 +224,7 @@ impl Ways {
         }
         let applied = self.inner.applied.wait_for(txn.id());
         assert_eq!(txn.commit().await, Ok(Outcome::Committed));
-        if way == Way::Applied {
+        if until == Until::Applied {
             applied.both().await;
         }
     }
