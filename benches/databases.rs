@@ -7,7 +7,7 @@
 //! | way | what |
 //! |---|---|
 //! | local | each database by itself: `BEGIN`, one `UPDATE`, `COMMIT` |
-//! | by hand | both: `PREPARE TRANSACTION` and `XA PREPARE` at the same time, then both commits; whoever drives it has no log, so a crash of his leaves both in doubt for ever |
+//! | by hand | both: `PREPARE TRANSACTION` and `XA PREPARE` at the same time, then both commits; whoever drives it has no log, so a crash of his leaves both in doubt for ever; and the same with the decision written to a file, and forced, before the commits: what it takes at least to know it afterwards |
 //! | planned | both, as participants of three coordinator replicas (F = 1), each a process: the services work, then they prepare by themselves |
 //! | requested | the same, but the work travels to the services with the commit |
 //!

@@ -1,6 +1,8 @@
 //! The ways to change a row in each of two databases.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +31,7 @@ pub(crate) enum Way {
     LocalPostgres,
     LocalMariadb,
     ByHand,
+    ByHandWritten,
     Planned(Until),
     Requested(Until),
 }
@@ -43,10 +46,11 @@ pub(crate) enum Until {
 }
 
 impl Way {
-    pub(crate) const ALL: [Way; 7] = [
+    pub(crate) const ALL: [Way; 8] = [
         Way::LocalPostgres,
         Way::LocalMariadb,
         Way::ByHand,
+        Way::ByHandWritten,
         Way::Planned(Until::Outcome),
         Way::Planned(Until::Applied),
         Way::Requested(Until::Outcome),
@@ -60,6 +64,7 @@ impl fmt::Display for Way {
             Way::LocalPostgres => "local, PostgreSQL",
             Way::LocalMariadb => "local, MariaDB",
             Way::ByHand => "by hand, both",
+            Way::ByHandWritten => "by hand, the decision forced to disk",
             Way::Planned(Until::Outcome) => "planned, until the outcome",
             Way::Planned(Until::Applied) => "planned, until both applied it",
             Way::Requested(Until::Outcome) => "requested, until the outcome",
@@ -81,6 +86,8 @@ struct Inner {
     initiator: Initiator,
     applied: Arc<Waiting>,
     services: Services,
+    /// What whoever drives both by hand decides.
+    decisions: File,
     cluster: Mutex<Option<ProcessCluster>>,
     // Last: whoever uses them goes first.
     _servers: (ThrowawayPostgres, ThrowawayMariadb),
@@ -123,6 +130,7 @@ impl Ways {
         let rows = u64::from(lanes) * ROWS;
         open[0].lock().await.create(rows).await;
 
+        let decisions = File::create(folder.join("decisions")).expect("a file");
         let program = env!("CARGO_BIN_EXE_paxos-commit").into();
         let name = "bench".parse().expect("a name");
         let folder = folder.join("cluster");
@@ -155,6 +163,7 @@ impl Ways {
                 begun: (0..lanes).map(|_| AtomicU64::new(0)).collect(),
                 initiator: initiator.expect("an initiator"),
                 applied,
+                decisions,
                 services: Services {
                     postgres: (first.expect("a service"), in_postgres),
                     mariadb: (second.expect("a service"), in_mariadb),
@@ -172,7 +181,11 @@ impl Ways {
         match way {
             Way::LocalPostgres => self.lane(lane).lock().await.in_postgres(id).await,
             Way::LocalMariadb => self.lane(lane).lock().await.in_mariadb(id).await,
-            Way::ByHand => self.lane(lane).lock().await.by_hand(id).await,
+            Way::ByHand => self.lane(lane).lock().await.by_hand(id, None).await,
+            Way::ByHandWritten => {
+                let decisions = Some(&self.inner.decisions);
+                self.lane(lane).lock().await.by_hand(id, decisions).await;
+            }
             Way::Planned(until) => self.planned(until, id).await,
             Way::Requested(until) => self.requested(until, id).await,
         }
@@ -278,7 +291,8 @@ impl Lane {
         db.query_drop("COMMIT").await.expect("committed");
     }
 
-    async fn by_hand(&mut self, id: i64) {
+    /// What is decided is written to `decisions`, if there are any, before anybody acts on it.
+    async fn by_hand(&mut self, id: i64, decisions: Option<&File>) {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let name = format!("hand-{id}-{number}");
         let (postgres, mariadb) = (&self.postgres, &mut self.mariadb);
@@ -298,6 +312,11 @@ impl Lane {
         let (in_postgres, in_mariadb) = tokio::join!(first, second);
         in_postgres.expect("prepared");
         in_mariadb.expect("prepared");
+        if let Some(mut decisions) = decisions {
+            writeln!(decisions, "commit {name}").expect("written");
+            // It keeps this thread for as long; a task of another thread would take longer.
+            decisions.sync_data().expect("forced");
+        }
         let (commit, xa_commit) = (
             format!("COMMIT PREPARED '{name}'"),
             format!("XA COMMIT '{name}'"),

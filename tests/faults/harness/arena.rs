@@ -436,8 +436,11 @@ impl Arena {
             text.push_str(&format!("\n{name}: {state}\n"));
             let printed = process.printed();
             let lines: Vec<&str> = printed.lines().collect();
+            // The first panic says what was wrong; a backtrace, and others, may come after it.
+            let panicked = lines.iter().position(|line| line.contains("panicked at"));
+            let first = panicked.map_or(&[][..], |at| &lines[at..lines.len().min(at + 60)]);
             let last = &lines[lines.len().saturating_sub(8)..];
-            text.push_str(&last.join("\n"));
+            text.push_str(&[first, last].concat().join("\n"));
         }
         if std::env::var_os("FAULT_KEEP").is_some() {
             self.folder.disable_cleanup(true);
