@@ -1,6 +1,6 @@
 //! What waits to be written to one connection.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -173,7 +173,9 @@ fn may_linger(what: Outgoing<'_>) -> bool {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let state = self.lock();
+        // Also while a panic unwinds that had the lock: a second one would end the process before the
+        // first is told of.
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.share.unqueue(state.taken + state.bytes.len());
     }
 }
