@@ -7,7 +7,9 @@
 //! | way | what |
 //! |---|---|
 //! | local | each database by itself: `BEGIN`, one `UPDATE`, `COMMIT` |
-//! | by hand | both: `PREPARE TRANSACTION` and `XA PREPARE` at the same time, then both commits; whoever drives it has no log, so a crash of his leaves both in doubt for ever; and the same with the decision written to a file, and forced, before the commits: what it takes at least to know it afterwards |
+//! | by hand, both at once | `PREPARE TRANSACTION` and `XA PREPARE` at the same time, then both commits; whoever drives it has no log, so a crash of his leaves both in doubt for ever |
+//! | by hand, the decision forced to disk | the same, with the decision written to a file, and forced, before the commits: what it takes at least to know it afterwards |
+//! | by hand, one after the other | as one types it, and as most programs do it: prepare here, prepare there, commit here, commit there |
 //! | planned | both, as participants of three coordinator replicas (F = 1), each a process: the services work, then they prepare by themselves |
 //! | requested | the same, but the work travels to the services with the commit |
 //!
@@ -27,7 +29,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use ways::{Until, Way, Ways};
+use ways::{Hand, Until, Way, Ways};
 
 /// So many at a time, for throughput.
 const CONCURRENT: u32 = 16;
@@ -88,16 +90,20 @@ async fn compare() {
         ("planned", Way::Planned as fn(Until) -> Way),
         ("requested", Way::Requested),
     ] {
-        if let (Some(by_hand), Some(outcome), Some(applied)) = (
-            of(Way::ByHand),
-            of(way(Until::Outcome)),
-            of(way(Until::Applied)),
-        ) {
-            println!(
-                "paxos-commit, {name}: p50 {:.2} x by hand until the outcome, {:.2} x until applied",
-                outcome / by_hand,
-                applied / by_hand
-            );
+        for hand in [Hand::AtOnce, Hand::Written, Hand::InTurn] {
+            let by_hand = Way::ByHand(hand);
+            if let (Some(one), Some(outcome), Some(applied)) = (
+                of(by_hand),
+                of(way(Until::Outcome)),
+                of(way(Until::Applied)),
+            ) {
+                println!(
+                    "paxos-commit, {name}: p50 {:.2} x {by_hand}, until the outcome; {:.2} x until \
+                     applied",
+                    outcome / one,
+                    applied / one
+                );
+            }
         }
     }
     ways.close().await;

@@ -30,10 +30,20 @@ const IN_MARIADB: &str = "UPDATE account SET balance = balance + 1 WHERE id = ?"
 pub(crate) enum Way {
     LocalPostgres,
     LocalMariadb,
-    ByHand,
-    ByHandWritten,
+    ByHand(Hand),
     Planned(Until),
     Requested(Until),
+}
+
+/// How somebody goes about it who has both databases commit by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hand {
+    /// Both prepare at the same time, then both commit at the same time.
+    AtOnce,
+    /// The same, with the decision forced to disk in between.
+    Written,
+    /// Four statements, one after the other.
+    InTurn,
 }
 
 /// When a transaction of Paxos Commit counts as done.
@@ -46,11 +56,12 @@ pub(crate) enum Until {
 }
 
 impl Way {
-    pub(crate) const ALL: [Way; 8] = [
+    pub(crate) const ALL: [Way; 9] = [
         Way::LocalPostgres,
         Way::LocalMariadb,
-        Way::ByHand,
-        Way::ByHandWritten,
+        Way::ByHand(Hand::AtOnce),
+        Way::ByHand(Hand::Written),
+        Way::ByHand(Hand::InTurn),
         Way::Planned(Until::Outcome),
         Way::Planned(Until::Applied),
         Way::Requested(Until::Outcome),
@@ -63,8 +74,9 @@ impl fmt::Display for Way {
         f.pad(match self {
             Way::LocalPostgres => "local, PostgreSQL",
             Way::LocalMariadb => "local, MariaDB",
-            Way::ByHand => "by hand, both",
-            Way::ByHandWritten => "by hand, the decision forced to disk",
+            Way::ByHand(Hand::AtOnce) => "by hand, both at once",
+            Way::ByHand(Hand::Written) => "by hand, the decision forced to disk",
+            Way::ByHand(Hand::InTurn) => "by hand, one after the other",
             Way::Planned(Until::Outcome) => "planned, until the outcome",
             Way::Planned(Until::Applied) => "planned, until both applied it",
             Way::Requested(Until::Outcome) => "requested, until the outcome",
@@ -181,10 +193,13 @@ impl Ways {
         match way {
             Way::LocalPostgres => self.lane(lane).lock().await.in_postgres(id).await,
             Way::LocalMariadb => self.lane(lane).lock().await.in_mariadb(id).await,
-            Way::ByHand => self.lane(lane).lock().await.by_hand(id, None).await,
-            Way::ByHandWritten => {
-                let decisions = Some(&self.inner.decisions);
-                self.lane(lane).lock().await.by_hand(id, decisions).await;
+            Way::ByHand(hand) => {
+                let decisions = &self.inner.decisions;
+                self.lane(lane)
+                    .lock()
+                    .await
+                    .by_hand(id, hand, decisions)
+                    .await;
             }
             Way::Planned(until) => self.planned(until, id).await,
             Way::Requested(until) => self.requested(until, id).await,
@@ -291,42 +306,80 @@ impl Lane {
         db.query_drop("COMMIT").await.expect("committed");
     }
 
-    /// What is decided is written to `decisions`, if there are any, before anybody acts on it.
-    async fn by_hand(&mut self, id: i64, decisions: Option<&File>) {
+    /// The work is done in both at the same time, as with the participants.
+    async fn by_hand(&mut self, id: i64, hand: Hand, mut decisions: &File) {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let name = format!("hand-{id}-{number}");
-        let (postgres, mariadb) = (&self.postgres, &mut self.mariadb);
+        let name = &format!("hand-{id}-{number}");
+        let (postgres, mariadb) = (&mut self.postgres, &mut self.mariadb);
+        if hand == Hand::InTurn {
+            tokio::join!(
+                postgres.work_by_hand(id, name),
+                mariadb.work_by_hand(id, name)
+            );
+            postgres.prepare_by_hand(name).await;
+            mariadb.prepare_by_hand(name).await;
+            postgres.commit_by_hand(name).await;
+            mariadb.commit_by_hand(name).await;
+            return;
+        }
         let first = async {
-            postgres.batch_execute("BEGIN").await?;
-            postgres.execute(IN_POSTGRES, &[&id]).await?;
-            postgres
-                .batch_execute(&format!("PREPARE TRANSACTION '{name}'"))
-                .await
+            postgres.work_by_hand(id, name).await;
+            postgres.prepare_by_hand(name).await;
         };
         let second = async {
-            mariadb.query_drop(format!("XA START '{name}'")).await?;
-            mariadb.exec_drop(IN_MARIADB, (id,)).await?;
-            mariadb.query_drop(format!("XA END '{name}'")).await?;
-            mariadb.query_drop(format!("XA PREPARE '{name}'")).await
+            mariadb.work_by_hand(id, name).await;
+            mariadb.prepare_by_hand(name).await;
         };
-        let (in_postgres, in_mariadb) = tokio::join!(first, second);
-        in_postgres.expect("prepared");
-        in_mariadb.expect("prepared");
-        if let Some(mut decisions) = decisions {
+        tokio::join!(first, second);
+        if hand == Hand::Written {
             writeln!(decisions, "commit {name}").expect("written");
             // It keeps this thread for as long; a task of another thread would take longer.
             decisions.sync_data().expect("forced");
         }
-        let (commit, xa_commit) = (
-            format!("COMMIT PREPARED '{name}'"),
-            format!("XA COMMIT '{name}'"),
-        );
-        let (in_postgres, in_mariadb) = tokio::join!(
-            postgres.batch_execute(&commit),
-            mariadb.query_drop(xa_commit)
-        );
-        in_postgres.expect("committed");
-        in_mariadb.expect("committed");
+        tokio::join!(postgres.commit_by_hand(name), mariadb.commit_by_hand(name));
+    }
+}
+
+/// A database that somebody drives who has no participant for it.
+trait ByHand {
+    async fn work_by_hand(&mut self, id: i64, name: &str);
+    async fn prepare_by_hand(&mut self, name: &str);
+    async fn commit_by_hand(&mut self, name: &str);
+}
+
+impl ByHand for Client {
+    async fn work_by_hand(&mut self, id: i64, _: &str) {
+        self.batch_execute("BEGIN").await.expect("begun");
+        self.execute(IN_POSTGRES, &[&id]).await.expect("a row");
+    }
+
+    async fn prepare_by_hand(&mut self, name: &str) {
+        let sql = format!("PREPARE TRANSACTION '{name}'");
+        self.batch_execute(&sql).await.expect("prepared");
+    }
+
+    async fn commit_by_hand(&mut self, name: &str) {
+        let sql = format!("COMMIT PREPARED '{name}'");
+        self.batch_execute(&sql).await.expect("committed");
+    }
+}
+
+impl ByHand for Conn {
+    async fn work_by_hand(&mut self, id: i64, name: &str) {
+        let sql = format!("XA START '{name}'");
+        self.query_drop(sql).await.expect("begun");
+        self.exec_drop(IN_MARIADB, (id,)).await.expect("a row");
+    }
+
+    async fn prepare_by_hand(&mut self, name: &str) {
+        for sql in [format!("XA END '{name}'"), format!("XA PREPARE '{name}'")] {
+            self.query_drop(sql).await.expect("prepared");
+        }
+    }
+
+    async fn commit_by_hand(&mut self, name: &str) {
+        let sql = format!("XA COMMIT '{name}'");
+        self.query_drop(sql).await.expect("committed");
     }
 }
 
