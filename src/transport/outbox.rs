@@ -173,8 +173,8 @@ fn may_linger(what: Outgoing<'_>) -> bool {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        // Also while a panic unwinds that had the lock: a second one would end the process before the
-        // first is told of.
+        // Also if a panic had the lock: this runs while that one unwinds, and a second would end the
+        // process.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.share.unqueue(state.taken + state.bytes.len());
     }
@@ -185,6 +185,7 @@ mod tests {
     use std::pin::{Pin, pin};
     use std::task::{Context, Waker};
 
+    use super::super::shares::QUEUED_BYTES_MAX;
     use super::*;
 
     /// The frames that stand in `bytes`.
@@ -276,6 +277,22 @@ mod tests {
         assert!(is_ready(pin!(outbox.take(&mut taken))));
         assert_eq!(frames(&taken), [applied()].map(Frame::Message));
         assert!(!outbox.take(&mut taken).await);
+    }
+
+    #[test]
+    fn a_panic_that_had_the_lock_is_not_followed_by_one_of_the_drop() {
+        let share = Arc::new(Share::default());
+        let outbox = Outbox::new(Arc::clone(&share));
+        outbox.push(Outgoing::Frame(&Frame::Lsn(1))).unwrap();
+        let panicking = || {
+            let _state = outbox.lock();
+            panic!("as the test wants it");
+        };
+        let panicked = std::thread::scope(|scope| scope.spawn(panicking).join());
+        assert!(panicked.is_err());
+        assert!(!share.queue(QUEUED_BYTES_MAX));
+        drop(outbox);
+        assert!(share.queue(QUEUED_BYTES_MAX), "its bytes are given back");
     }
 
     #[tokio::test]

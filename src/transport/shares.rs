@@ -25,7 +25,7 @@ pub(super) const SHORT_BYTES: usize = 64 * 1024;
 const LONG_BYTES_MAX: usize = 8 * FRAME_BYTES_MAX;
 
 /// About the most bytes that wait to be written to one name.
-const QUEUED_BYTES_MAX: usize = 128 * 1024 * 1024;
+pub(super) const QUEUED_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// The shares of all names that are connected.
 #[derive(Debug, Default)]
