@@ -438,8 +438,10 @@ impl Arena {
             let lines: Vec<&str> = printed.lines().collect();
             // The first panic says what was wrong; a backtrace, and others, may come after it.
             let panicked = lines.iter().position(|line| line.contains("panicked at"));
-            let first = panicked.map_or(&[][..], |at| &lines[at..lines.len().min(at + 60)]);
-            let last = &lines[lines.len().saturating_sub(8)..];
+            let begin = panicked.unwrap_or(0);
+            let end = panicked.map_or(0, |at| lines.len().min(at + 60));
+            let first = &lines[begin..end];
+            let last = &lines[lines.len().saturating_sub(8).max(end)..];
             text.push_str(&[first, last].concat().join("\n"));
         }
         if std::env::var_os("FAULT_KEEP").is_some() {
