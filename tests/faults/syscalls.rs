@@ -16,6 +16,7 @@ use fastrand::Rng;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
+use crate::harness::process::Process;
 use crate::harness::{Arena, Knobs, Options};
 use crate::tools::expect_program;
 
@@ -75,11 +76,13 @@ fn strace(calls: &str, number: u32) -> Vec<String> {
     words.split(' ').map(str::to_owned).collect()
 }
 
-/// Waits until strace watches all threads of a process.
-async fn is_watched(process: u32) {
+/// Waits until strace watches all threads of a process, or has killed it already: then it lies there
+/// as a zombie, which nobody watches any more.
+async fn is_watched(process: &mut Process) {
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    while process.ended().is_none() {
+        let id = process.id().unwrap();
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
         let all = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")));
         let is_watched = |status: &String| !status.contains("TracerPid:\t0\n");
         // One that has ended meanwhile is no thread of it.
@@ -171,7 +174,7 @@ async fn crash(arena: &mut Arena, series: &Series, number: u32) -> bool {
                 .kill_on_drop(true)
                 .spawn()
                 .unwrap();
-            is_watched(id).await;
+            is_watched(arena.process(process)).await;
             dies(arena, process, enough(process)).await;
             watching.kill().await.unwrap();
             // It may have reached the call at the last moment; the signal takes effect in the next.
