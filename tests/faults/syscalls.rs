@@ -94,6 +94,21 @@ async fn is_watched(process: &mut Process) {
     }
 }
 
+#[tokio::test]
+async fn who_was_killed_before_anybody_looked_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::new("killed", Vec::new(), folder.path());
+    process.wrap = ["sh", "-c", "kill -KILL $$"].map(String::from).to_vec();
+    process.start();
+    // Nobody has asked for its end so far, so it stays a zombie.
+    let stat = format!("/proc/{}/stat", process.id().unwrap());
+    while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
+        sleep(Duration::from_millis(5)).await;
+    }
+    is_watched(&mut process).await;
+    assert!(process.ended().unwrap().contains("signal: 9"));
+}
+
 /// How many transfers it takes until a process has taken part in one for sure. The others do not
 /// wait for a replica.
 fn enough(process: &str) -> usize {
