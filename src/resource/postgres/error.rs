@@ -198,9 +198,12 @@ pub enum BranchError {
         /// How long it was waited for.
         seconds: f32,
     },
-    /// The server said that it has prepared, and has not.
-    #[error("the server answered PREPARE TRANSACTION without an error, and has not prepared {0}")]
-    NotPrepared(BranchId),
+    /// The server took the marker without an error, and has not written it.
+    #[error(
+        "the server has not written the marker of {0}: the adapter's table `committed` must have no \
+         trigger and no rule"
+    )]
+    NotMarked(BranchId),
     /// Another session finishes the same branch.
     #[error("another session is finishing {0}")]
     Busy(BranchId),

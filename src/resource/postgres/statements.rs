@@ -17,8 +17,6 @@ pub(super) struct Statements {
     /// Writes the marker `$1`; an error unless the local transaction has the mark `$2` and the role
     /// `$3`.
     pub(super) mark: Statement,
-    /// Whether `$1` stands prepared.
-    pub(super) look: Statement,
 }
 
 impl Statements {
@@ -40,25 +38,13 @@ impl Statements {
              (pg_catalog.current_setting('{MARK}', true) IS NOT DISTINCT FROM $2 \
              AND current_user::text = $3)::int = 1"
         );
-        // A failed transaction answers PREPARE TRANSACTION with ROLLBACK, and with no error.
-        // This is what the view `pg_prepared_xacts` is made of, without the names of owners and
-        // databases, which it looks up for everything that stands prepared.
-        let look = "SELECT 1 FROM pg_catalog.pg_prepared_xact() AS prepared WHERE gid = $1 \
-                    AND dbid = (SELECT oid FROM pg_catalog.pg_database \
-                    WHERE datname = pg_catalog.current_database())";
         let texts = [Type::TEXT, Type::TEXT, Type::TEXT];
-        let (who, inspect, mark, look) = tokio::try_join!(
+        let (who, inspect, mark) = tokio::try_join!(
             client.prepare(&who),
             client.prepare(&inspect),
             client.prepare_typed(&mark, &texts),
-            client.prepare_typed(look, &texts[..1]),
         )?;
-        Ok(Statements {
-            who,
-            inspect,
-            mark,
-            look,
-        })
+        Ok(Statements { who, inspect, mark })
     }
 
     /// Whether an error says that they are gone.

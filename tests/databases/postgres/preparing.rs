@@ -142,6 +142,22 @@ async fn a_failed_transaction_votes_to_abort_although_the_server_gives_no_error(
     assert_eq!(prepare(&postgres, 3).await, Vote::Prepared);
     postgres.commit(&branch(3)).await.unwrap();
     assert_eq!(base.balance("alice").await, 70);
+    // A savepoint that is still there goes with the rest, and so does an error behind it.
+    for (n, sql, voted) in [
+        (4, "SELECT 1/0", Vote::Aborted),
+        (5, "SELECT 1", Vote::Prepared),
+    ] {
+        pay(&postgres, n, "alice", -30).await;
+        let work = postgres.work(txn(n)).await.unwrap();
+        work.client().batch_execute("SAVEPOINT a").await.unwrap();
+        let done = work.client().batch_execute(sql).await;
+        assert_eq!(done.is_ok(), voted == Vote::Prepared);
+        drop(work);
+        assert_eq!(prepare(&postgres, n).await, voted);
+    }
+    assert_eq!(base.names().await.len(), 1);
+    postgres.commit(&branch(5)).await.unwrap();
+    assert_eq!(base.balance("alice").await, 40);
 }
 
 #[tokio::test]
@@ -181,6 +197,42 @@ async fn work_that_ends_its_transaction_by_itself_is_noticed() {
     }
     let sql = "SELECT count(*) FROM paxos_commit.committed";
     assert_eq!(base.count(sql).await, 0);
+}
+
+/// Outside of a transaction `PREPARE TRANSACTION` is no error either.
+#[tokio::test]
+async fn who_ends_its_transaction_and_forges_its_mark_aborts_as_well() {
+    let base = Base::new("forged").await;
+    let postgres = base.open().await;
+    for (n, ends) in (1..).zip(["COMMIT", "ROLLBACK"]) {
+        pay(&postgres, n, "bob", 1).await;
+        let work = postgres.work(txn(n)).await.unwrap();
+        let forging = format!("{ends}; SET paxos_commit.branch = '{}'", txn(n));
+        work.client().batch_execute(&forging).await.unwrap();
+        drop(work);
+        assert_eq!(vote(&postgres, &branch(n), None).await, Vote::Aborted);
+        assert!(base.names().await.is_empty(), "{ends}");
+    }
+}
+
+/// Without it nobody could tell later whether it has committed.
+#[tokio::test]
+async fn without_a_marker_nothing_is_prepared() {
+    let base = Base::new("no_marker").await;
+    let postgres = base.open().await;
+    let sql = "CREATE FUNCTION drop_it() RETURNS trigger LANGUAGE plpgsql
+               AS 'BEGIN RETURN NULL; END';
+               CREATE TRIGGER drop_it BEFORE INSERT ON paxos_commit.committed
+               FOR EACH ROW EXECUTE FUNCTION drop_it()";
+    base.admin.batch_execute(sql).await.unwrap();
+    pay(&postgres, 1, "alice", -30).await;
+    let of = branch(1);
+    let voting = postgres.prepare(&of, None, ReadOnly::Forbidden);
+    let error = voting.await.unwrap_err().to_string();
+    assert!(error.contains("no trigger"), "{error}");
+    postgres.rollback(&of).await.unwrap();
+    assert!(base.names().await.is_empty());
+    assert_eq!(base.balance("alice").await, 100);
 }
 
 #[tokio::test]
