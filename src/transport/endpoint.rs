@@ -27,11 +27,13 @@ const INITIAL_RTT: Duration = Duration::from_millis(20);
 
 /// After so many packets the peer acknowledges at once. (quinn's own, after two, makes a packet of
 /// its own of every third: what answers a message comes when a disk has been written, not at once.)
+/// It is less than the ten full packets that a new connection may have under way: else its sender would
+/// wait for the acknowledgement, and its receiver for one packet more.
 ///
 /// Or after 25 ms, as usual: by then most acknowledgements have gone along with something else, such
 /// as the next vote, or the `Applied` that lingers. What is lost at the end of a burst is sent again
 /// that much later; but of three votes, or of three replicas' words, two do.
-const ACKNOWLEDGE_EVERY: u32 = 10;
+const ACKNOWLEDGE_EVERY: u32 = 8;
 
 /// What a replica may have under way on a connection: two of the longest frames.
 pub(super) const WINDOW: u32 = 2 * FRAME_BYTES_MAX as u32;
