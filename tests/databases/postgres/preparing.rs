@@ -217,7 +217,7 @@ async fn who_ends_its_transaction_and_forges_its_mark_aborts_as_well() {
 
 /// Without it nobody could tell later whether it has committed.
 #[tokio::test]
-async fn without_a_marker_nothing_is_prepared() {
+async fn without_a_marker_a_branch_does_not_vote_to_commit() {
     let base = Base::new("no_marker").await;
     let postgres = base.open().await;
     let sql = "CREATE FUNCTION drop_it() RETURNS trigger LANGUAGE plpgsql
