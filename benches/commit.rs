@@ -81,7 +81,7 @@ fn commits(group: &mut BenchmarkGroup<'_, WallTime>, replicas: u32, services: us
 }
 
 async fn by_themselves(cluster: &Cluster, number: u32) -> Duration {
-    let (txn, branches) = cluster.work(number).await;
+    let (mut txn, branches) = cluster.work(number).await;
     let plan = txn.plan().await.expect("branches are enlisted");
     let start = Instant::now();
     for branch in branches {

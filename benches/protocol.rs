@@ -20,7 +20,7 @@ use paxos_commit::protocol::replica::{
     Record, Records, Replica, ReplicaCommand, ReplicaConfig, ReplicaTimer,
 };
 use paxos_commit::protocol::types::{
-    Branch, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Roster, Session, TxnId, Vote,
+    Branch, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Roster, Session, StoreId, TxnId, Vote,
 };
 use paxos_commit::protocol::{Effects, Host, Input};
 
@@ -361,7 +361,7 @@ fn applied(n: u32, index: usize) -> Input<Replica> {
 
 fn participant() -> Participant {
     let config = ParticipantConfig::new(branch(0), acceptors());
-    Participant::recover(config, [], &mut Effects::default())
+    Participant::entered(config)
 }
 
 fn participant_inputs(script: Script) -> Vec<Input<Participant>> {
@@ -412,13 +412,13 @@ fn phase2b<H: Host>(n: u32, replica: u32) -> Input<H> {
 // The initiator: begins, asks for commit, learns from two of three replicas.
 
 fn initiator() -> Initiator {
-    let config = InitiatorConfig::new(InitiatorId(7), acceptors());
+    let config = InitiatorConfig::new(InitiatorId::from_u128(7), acceptors());
     Initiator::recover(config, [], &mut Effects::default())
 }
 
 fn initiator_inputs(script: Script) -> Vec<Input<Initiator>> {
     script.inputs(&[
-        |_, _| Input::Command(InitiatorCommand::Begin),
+        |_, _| Input::Command(InitiatorCommand::Begin { nonce: 9 }),
         |n, _| {
             Input::Command(InitiatorCommand::Commit {
                 txn: txn(n),
@@ -444,6 +444,7 @@ fn branch(index: usize) -> Branch {
     Branch {
         participant: name.parse().expect("a name"),
         session: Session(0x5eed_0000_0000_0001 + index as u64),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -454,8 +455,9 @@ fn roster() -> Roster {
 fn txn(n: u32) -> TxnId {
     TxnId {
         generation: 1,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence: n,
+        nonce: 9,
     }
 }
 

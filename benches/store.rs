@@ -21,7 +21,9 @@ use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 
 use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
 use paxos_commit::protocol::replica::Record;
-use paxos_commit::protocol::types::{Branch, CommitId, InitiatorId, Roster, Session, TxnId, Vote};
+use paxos_commit::protocol::types::{
+    Branch, CommitId, InitiatorId, Roster, Session, StoreId, TxnId, Vote,
+};
 use paxos_commit::store::{Identity, Store};
 
 /// Saves that are asked for at once.
@@ -119,8 +121,9 @@ fn fdatasync(group: &mut BenchmarkGroup<'_, WallTime>, path: &Path) {
 fn votes(roster: &Roster, sequence: u32) -> Vec<Record> {
     let txn = TxnId {
         generation: 1,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence,
+        nonce: 9,
     };
     let id = CommitId::new(txn, roster);
     let vote = |index| Record::Vote {
@@ -136,6 +139,7 @@ fn roster() -> Roster {
     let branch = |(name, session): (&str, u64)| Branch {
         participant: name.parse().expect("a name"),
         session: Session(session),
+        store: StoreId::from_u128(1),
     };
     let branches = [("ledger-eu-1", 0x5eed_0001), ("stock-eu-1", 0x5eed_0002)];
     Roster::new(branches.map(branch)).expect("a roster")

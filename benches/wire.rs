@@ -16,7 +16,7 @@ use paxos_commit::protocol::message::{BeginCommit, CastVote, Decision, Message, 
 use paxos_commit::protocol::paxos::Ballot;
 use paxos_commit::protocol::types::{
     Branch, BranchSet, CommitId, InitiatorId, Outcome, ROSTER_MAX, ReadOnly, Roster, Session,
-    TxnId, Unapplied, Vote,
+    StoreId, TxnId, Unapplied, Vote,
 };
 use paxos_commit::wire::{Frame, decode, encode};
 
@@ -151,6 +151,7 @@ fn branch(index: usize) -> Branch {
     Branch {
         participant: name.parse().expect("a name"),
         session: Session(0x5eed_5eed_5eed_0001 + index as u64),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -161,8 +162,9 @@ fn roster(branches: usize) -> Roster {
 fn id(roster: &Roster) -> CommitId {
     let txn = TxnId {
         generation: 12,
-        initiator: InitiatorId(0xc0ff_ee00_c0ff_ee07),
+        initiator: InitiatorId::from_u128(0xc0ff_ee00_c0ff_ee07),
         sequence: 1_234_567,
+        nonce: 9,
     };
     CommitId::new(txn, roster)
 }

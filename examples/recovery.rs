@@ -109,7 +109,7 @@ impl Service {
     /// Works under the transaction.
     async fn book(&self, txn: &mut Transaction) -> Result<Branch> {
         let branch = self.participant.branch(txn.id()).await?;
-        self.store.work(txn.id()).put("booking", "confirmed")?;
+        self.store.work(&branch).put("booking", "confirmed")?;
         txn.enlist(branch.ticket())?;
         Ok(branch)
     }

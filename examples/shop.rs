@@ -167,7 +167,7 @@ async fn take(
     let txn = transaction(&headers).map_err(refuse)?;
     let branch = service.participant.branch(txn).await;
     let branch = branch.map_err(|error| refuse(error.into()))?;
-    if let Err(error) = subtract(&service.store.work(txn), &row, sum) {
+    if let Err(error) = subtract(&service.store.work(&branch), &row, sum) {
         // Lets go at once; if commit is asked for all the same, the vote is to abort.
         branch.rollback().await;
         return Err(refuse(error));

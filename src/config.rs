@@ -3,8 +3,11 @@
 //! Paths in a file are relative to the file. Whatever is wrong is told with the file, the line and
 //! the field, what was expected, and what to do.
 
+mod address;
+
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,9 +15,11 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{Address, Member};
+use crate::protocol::types::Member;
 use crate::replica::Tuning;
-use crate::transport::{Access, Credentials, CredentialsError};
+use crate::transport::{Access, Credentials, CredentialsError, Resolver};
+
+pub use address::{HostPort, HostPortError, SameAddress, check_distinct};
 
 /// Why settings were refused.
 #[derive(Debug, Error)]
@@ -109,8 +114,9 @@ struct MemberEntry {
 struct TuningFile {
     generation_period_s: Option<u64>,
     generation_transactions_max: Option<u64>,
+    generation_min_s: Option<u64>,
     grace_s: Option<u64>,
-    undecided_max: Option<usize>,
+    undecided_max: Option<u64>,
     vote_timeout_max_s: Option<u64>,
 }
 
@@ -118,8 +124,8 @@ impl ReplicaSettings {
     /// Reads `replica.toml`:
     ///
     /// ```toml
-    /// data = "data"                 # made by `paxos-commit cluster new`, or by `replica --init`
-    /// listen = "0.0.0.0:7401"
+    /// data = "data"                 # made by `paxos-commit cluster new`, `add` or `replace`
+    /// listen = "0.0.0.0:7401"       # or "[::]:7401": IPv4 and IPv6
     /// http = "127.0.0.1:9401"       # optional, only with the `http` feature; no TLS, no password
     /// authority = "ca.pem"
     /// certificate = "replica.pem"
@@ -130,11 +136,12 @@ impl ReplicaSettings {
     /// address = "one.example:7401"
     ///
     /// [tuning]                      # optional, the same at every replica
-    /// generation_period_s = 600
-    /// generation_transactions_max = 1000000
-    /// grace_s = 60
-    /// undecided_max = 100000
-    /// vote_timeout_max_s = 600
+    /// generation_period_s = 600               # 1 to 86400
+    /// generation_transactions_max = 1000000   # 1 to 1000000000
+    /// generation_min_s = 60                   # 0 to 86400
+    /// grace_s = 60                            # 0 to 86400
+    /// undecided_max = 100000                  # 1 to 10000000
+    /// vote_timeout_max_s = 600                # 1 to 86400
     /// ```
     ///
     /// # Errors
@@ -157,33 +164,75 @@ impl ReplicaSettings {
                     replica: file.replica,
                 },
             )?,
-            tuning: file.tuning.tuning(),
+            tuning: file.tuning.tuning(path)?,
         })
     }
 }
 
+/// The longest time that a setting may name.
+const DAY_S: u64 = 24 * 60 * 60;
+
 impl TuningFile {
-    /// The usual, where nothing is said.
-    fn tuning(self) -> Tuning {
+    /// The usual, where nothing is said; refused, where it makes no sense.
+    fn tuning(self, path: &Path) -> Result<Tuning, ConfigError> {
         let usual = Tuning::default();
-        let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
-        Tuning {
-            generation_period: seconds(self.generation_period_s, usual.generation_period),
-            generation_transactions_max: self
-                .generation_transactions_max
-                .unwrap_or(usual.generation_transactions_max),
-            grace: seconds(self.grace_s, usual.grace),
-            undecided_max: self.undecided_max.unwrap_or(usual.undecided_max),
-            vote_timeout_max: seconds(self.vote_timeout_max_s, usual.vote_timeout_max),
-        }
+        let within = |field: &str, given: Option<u64>, usual: u64, range: RangeInclusive<u64>| {
+            let value = given.unwrap_or(usual);
+            match range.contains(&value) {
+                true => Ok(value),
+                false => Err(ConfigError::Field {
+                    path: path.to_owned(),
+                    field: format!("tuning.{field}"),
+                    expected: format!("{} to {}", range.start(), range.end()),
+                    got: value.to_string(),
+                }),
+            }
+        };
+        let seconds = |field: &str, given, usual: Duration, range| {
+            within(field, given, usual.as_secs(), range).map(Duration::from_secs)
+        };
+        let undecided_max = within(
+            "undecided_max",
+            self.undecided_max,
+            usual.undecided_max as u64,
+            1..=10_000_000,
+        )?;
+        Ok(Tuning {
+            generation_period: seconds(
+                "generation_period_s",
+                self.generation_period_s,
+                usual.generation_period,
+                1..=DAY_S,
+            )?,
+            generation_transactions_max: within(
+                "generation_transactions_max",
+                self.generation_transactions_max,
+                usual.generation_transactions_max,
+                1..=1_000_000_000,
+            )?,
+            generation_min: seconds(
+                "generation_min_s",
+                self.generation_min_s,
+                usual.generation_min,
+                0..=DAY_S,
+            )?,
+            grace: seconds("grace_s", self.grace_s, usual.grace, 0..=DAY_S)?,
+            undecided_max: usize::try_from(undecided_max).unwrap_or(usize::MAX),
+            vote_timeout_max: seconds(
+                "vote_timeout_max_s",
+                self.vote_timeout_max_s,
+                usual.vote_timeout_max,
+                1..=DAY_S,
+            )?,
+        })
     }
 }
 
 fn socket(path: &Path, field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| ConfigError::Field {
+    address::read_listen(text).map_err(|problem| ConfigError::Field {
         path: path.to_owned(),
         field: field.into(),
-        expected: "an IP address and a port, like 0.0.0.0:7401".into(),
+        expected: format!("an IP address and a port, like 0.0.0.0:7401 or [::]:7401 ({problem})"),
         got: text.into(),
     })
 }
@@ -240,32 +289,25 @@ fn access(path: &Path, file: AccessFile) -> Result<Access, ConfigError> {
     Ok(Access {
         credentials,
         replicas: members(path, replica)?,
+        resolver: Resolver::default(),
     })
 }
 
 /// The replicas of a file.
 fn members(path: &Path, entries: Vec<MemberEntry>) -> Result<Vec<Member>, ConfigError> {
-    let wrong = |id: u32, expected: &str, got: String| ConfigError::Field {
-        path: path.to_owned(),
-        field: format!("address of replica {id}"),
-        expected: expected.into(),
-        got,
-    };
     let members = entries.into_iter().map(|MemberEntry { id, address }| {
-        let port = address
-            .rsplit_once(':')
-            .filter(|(host, _)| !host.is_empty())
-            .map(|(_, port)| port.parse::<u16>());
-        let (Some(Ok(_)), Ok(parsed)) = (port, address.parse::<Address>()) else {
-            return Err(wrong(
-                id,
-                "a host and a port, like one.example:7401",
-                address,
-            ));
-        };
+        let read = HostPort::read(&address).map_err(|error| ConfigError::Field {
+            path: path.to_owned(),
+            field: format!("address of replica {id}"),
+            expected: format!(
+                "a host and a port, like one.example:7401 ({problem})",
+                problem = error.problem
+            ),
+            got: address,
+        })?;
         Ok(Member {
             id: ReplicaId(id),
-            address: parsed,
+            address: read.into(),
         })
     });
     let replicas: Vec<Member> = members.collect::<Result<_, _>>()?;
@@ -301,7 +343,7 @@ pub(crate) fn fuzz(text: &str) -> bool {
     let path = Path::new("fuzz.toml");
     let replica = parse::<ReplicaFile>(path, text).and_then(|file| {
         socket(path, "listen", &file.listen)?;
-        file.tuning.tuning().check();
+        file.tuning.tuning(path)?.check();
         members(path, file.replica)
     });
     let access = parse::<AccessFile>(path, text).and_then(|file| members(path, file.replica));

@@ -23,7 +23,7 @@
 //! let initiator = Initiator::builder(access).connect().await?;
 //! let mut txn = initiator.begin().await?;
 //! let branch = participant.branch(txn.id()).await?;
-//! store.work(txn.id()).put("stock/7", "41")?;
+//! store.work(&branch).put("stock/7", "41")?;
 //! txn.enlist(branch.ticket())?;
 //! assert_eq!(txn.commit().await?, Outcome::Committed);
 //! # Ok(())
@@ -58,6 +58,7 @@ pub mod initiator;
 pub mod operator;
 pub mod participant;
 pub mod protocol;
+mod random;
 pub mod replica;
 pub mod resource;
 pub mod store;

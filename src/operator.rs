@@ -3,6 +3,9 @@
 //! Whatever an operator asks goes through the protocol like everything else, so that nothing it does
 //! can contradict an outcome.
 
+mod stores;
+mod transactions;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -10,11 +13,14 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::protocol::message::{Declined, Message, State};
+use crate::protocol::message::{Declined, Message};
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{CommitId, Configuration, Generations, Listed, Outcome, Peer, TxnId};
-use crate::transport::{Access, ConnectError, Inbound, Net, Role, draw};
+use crate::protocol::types::{CommitId, Configuration, Generations, Listed, Outcome, Peer};
+use crate::random::draw;
+use crate::transport::{Access, ConnectError, Inbound, Net, Role};
 use crate::wire::{Answer, Frame, Query, Report};
+
+pub use transactions::Transactions;
 
 /// How long to wait for replicas that may be down.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,7 +38,10 @@ pub struct Operator {
     /// What came with a message that was taken, and comes next.
     heard: VecDeque<(ReplicaId, Message)>,
     generations: Generations,
-    connected: BTreeSet<ReplicaId>,
+    /// The newest connection to each replica. What ends may be an older one.
+    connected: BTreeMap<ReplicaId, u64>,
+    /// What is being asked, and who has not answered so far.
+    asking: Option<(Frame, BTreeSet<ReplicaId>)>,
 }
 
 /// Of each replica what it said, or why it said nothing.
@@ -76,25 +85,22 @@ impl Operator {
     /// # Errors
     /// When the credentials are not an operator's, or no replica lets it in.
     pub async fn connect(access: Access, wait: Duration) -> Result<Self, ConnectError> {
-        let Access {
-            credentials,
-            replicas,
-        } = access;
-        let identity = credentials.identity();
+        let identity = access.credentials.identity();
         if !matches!(identity.role, Role::Operator(_)) {
             return Err(ConnectError::WrongRole {
                 expected: "an operator",
                 got: identity.to_string(),
             });
         }
-        let (net, inbound) = Net::client(Peer::Operator(draw()), credentials, replicas)?;
+        let (net, inbound) = Net::client(Peer::Operator(draw()), access)?;
         let generations = net.generations(wait).await?;
         let mut operator = Operator {
             net,
             inbound,
             heard: VecDeque::new(),
             generations,
-            connected: BTreeSet::new(),
+            connected: BTreeMap::new(),
+            asking: None,
         };
         let deadline = Instant::now() + PATIENCE;
         while !operator.is_connected_to_all() {
@@ -108,6 +114,12 @@ impl Operator {
     /// The generations, as far as they were told.
     pub fn generations(&self) -> &Generations {
         &self.generations
+    }
+
+    /// The replicas that the last attempt did not reach because this machine cannot resolve their
+    /// addresses.
+    pub fn unresolved(&self) -> BTreeSet<ReplicaId> {
+        self.net.links.problems.unresolved()
     }
 
     /// How each replica is.
@@ -129,83 +141,12 @@ impl Operator {
         counts.await
     }
 
-    /// What is undecided, or decided and not yet applied, as each replica sees it.
-    ///
-    /// # Errors
-    /// When no replica answers.
-    pub async fn list(
-        &mut self,
-    ) -> Result<BTreeMap<CommitId, BTreeMap<ReplicaId, State>>, OperatorError> {
-        let mut found: BTreeMap<CommitId, BTreeMap<ReplicaId, State>> = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let query = Frame::Query(Query::List { after });
-            let pages = self.ask_all(&query, |_, answer| match answer {
-                Event::Answer(Answer::List(listing)) => Some(listing),
-                Event::Answer(Answer::Status(_) | Answer::Refusals(_)) | Event::Message(_) => None,
-            });
-            let pages = pages.await;
-            let mut last = None;
-            let mut answered = false;
-            for (replica, page) in pages {
-                let Ok(page) = page else { continue };
-                answered = true;
-                // Everyone goes on from the page that ends first.
-                if let (true, Some((id, _))) = (page.more, page.transactions.last()) {
-                    last = Some(last.map_or(*id, |last: CommitId| last.min(*id)));
-                }
-                for (id, state) in page.transactions {
-                    found.entry(id).or_default().insert(replica, state);
-                }
-            }
-            if !answered {
-                return Err(self.no_answer(PATIENCE));
-            }
-            match last {
-                None => return Ok(found),
-                Some(id) => after = Some(id),
-            }
-        }
-    }
-
-    /// What each replica knows of a transaction: its instances, none if it is unknown there.
-    pub async fn show(&mut self, txn: TxnId) -> Said<Vec<(CommitId, State)>> {
-        let question = Frame::Message(Message::Inquire { txn });
-        let answers = self.ask_all(&question, |_, answer| match answer {
-            Event::Message(Message::Status { txn: of, instances }) if of == txn => Some(instances),
-            Event::Message(Message::Forgotten { txn: of }) if of == txn => Some(Vec::new()),
-            Event::Message(_) | Event::Answer(_) => None,
-        });
-        answers.await
-    }
-
     /// The settled commits that wait for a branch, and for which.
     ///
     /// # Errors
     /// When no replica answers.
     pub async fn waiting(&mut self) -> Result<Vec<Listed>, OperatorError> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut found: Vec<Listed> = Vec::new();
-        // One replica's list, page by page: they are the same everywhere, but for what was applied
-        // a moment ago.
-        let replica = self.connected.first().copied();
-        let replica = replica.ok_or_else(|| self.no_answer(PATIENCE))?;
-        let fetch = |after| Message::Fetch { slot: 0, after };
-        self.send(replica, fetch(None));
-        while let Some((from, event)) = self.next(deadline).await {
-            let Event::Message(Message::State { listed, more, .. }) = event else {
-                continue;
-            };
-            if from != replica {
-                continue;
-            }
-            found.extend(listed);
-            if !more {
-                return Ok(found);
-            }
-            self.send(replica, fetch(found.last().map(|listed| listed.id)));
-        }
-        Err(self.no_answer(PATIENCE))
+        Ok(self.state().await?.0)
     }
 
     /// Ends an undecided transaction: replicas decide it now, by a ballot. If commit may have been
@@ -328,8 +269,11 @@ impl Operator {
                     Declined::UnderWay | Declined::LostSight => {}
                     Declined::Changed { .. }
                     | Declined::UsedId(_)
+                    | Declined::Unheard(_)
                     | Declined::TooManyUnsettled(_)
                     | Declined::Connected(_)
+                    | Declined::NotItsStore { .. }
+                    | Declined::StoreConnected { .. }
                     | Declined::NotListed(_) => return Err(why.into()),
                 }
                 declined = Some(why);
@@ -347,7 +291,7 @@ impl Operator {
         let in_force = self.generations.in_force()?.acceptors();
         let up: Vec<ReplicaId> = in_force
             .iter()
-            .filter(|id| self.connected.contains(id))
+            .filter(|id| self.connected.contains_key(id))
             .collect();
         fastrand::choice(up)
     }
@@ -359,21 +303,26 @@ impl Operator {
         mut pick: impl FnMut(ReplicaId, Event) -> Option<T>,
     ) -> Said<T> {
         let deadline = Instant::now() + PATIENCE;
-        let asked = self.connected.clone();
+        let asked: BTreeSet<ReplicaId> = self.connected.keys().copied().collect();
         for replica in &asked {
             let peer = Peer::Replica(*replica);
             self.net.links.send_frame(&peer, question);
         }
+        self.asking = Some((question.clone(), asked));
         let mut said: Said<T> = BTreeMap::new();
-        while said.len() < asked.len() {
+        while self.is_asking() {
             let Some((from, event)) = self.next(deadline).await else {
                 break;
             };
             if let Some(answer) = pick(from, event) {
                 said.insert(from, Ok(answer));
+                if let Some((_, unanswered)) = &mut self.asking {
+                    unanswered.remove(&from);
+                }
             }
         }
-        let problems = self.net.links.problems();
+        self.asking = None;
+        let problems = self.net.links.problems.texts();
         for replica in self.generations.replicas() {
             said.entry(replica).or_insert_with(|| {
                 let problem = problems.get(&replica).cloned();
@@ -388,17 +337,36 @@ impl Operator {
     }
 
     fn is_connected_to_all(&self) -> bool {
-        self.connected.is_superset(&self.generations.replicas())
+        let replicas = self.generations.replicas();
+        replicas.iter().all(|id| self.connected.contains_key(id))
+    }
+
+    fn is_asking(&self) -> bool {
+        let unanswered = self.asking.as_ref().map(|(_, unanswered)| unanswered);
+        unanswered.is_some_and(|unanswered| !unanswered.is_empty())
+    }
+
+    /// A connection is up. What was asked over an earlier one is lost with it.
+    fn is_up(&mut self, id: ReplicaId, link: u64) {
+        self.connected.insert(id, link);
+        if let Some((question, unanswered)) = &self.asking
+            && unanswered.contains(&id)
+        {
+            self.net.links.send_frame(&Peer::Replica(id), question);
+        }
+    }
+
+    /// A connection has ended; maybe not the newest one.
+    fn is_down(&mut self, id: ReplicaId, link: u64) {
+        if self.connected.get(&id) == Some(&link) {
+            self.connected.remove(&id);
+        }
     }
 
     fn no_answer(&self, waited: Duration) -> OperatorError {
-        let problems = self.net.links.problems().into_iter();
-        let problems = problems.map(|(replica, problem)| format!("replica {replica}: {problem}"));
-        let problems: Vec<String> = problems.collect();
-        let why = if problems.is_empty() {
-            "the replicas that are connected do not answer".into()
-        } else {
-            problems.join("; ")
+        let why = match self.net.links.problems.summary() {
+            none if none.is_empty() => "the replicas that are connected do not answer".into(),
+            problems => problems,
         };
         OperatorError::NoAnswer { waited, why }
     }
@@ -419,9 +387,9 @@ impl Operator {
             match timeout_at(deadline, self.inbound.recv()).await.ok()?? {
                 Inbound::Connected {
                     peer: Peer::Replica(id),
-                    ..
+                    link,
                 } => {
-                    self.connected.insert(id);
+                    self.is_up(id, link);
                     if self.is_connected_to_all() {
                         return Some((
                             id,
@@ -431,10 +399,8 @@ impl Operator {
                 }
                 Inbound::Disconnected {
                     peer: Peer::Replica(id),
-                    ..
-                } => {
-                    self.connected.remove(&id);
-                }
+                    link,
+                } => self.is_down(id, link),
                 Inbound::Messages(batch) => {
                     if let Peer::Replica(id) = batch.from {
                         let messages = batch.messages.into_iter();

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 /// What each part of `src/` may import from the others, by the first name of the path.
 const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &["protocol"]),
+    ("random", &[]),
     ("wire", &["wire", "protocol"]),
     ("store", &["store", "protocol"]),
-    ("transport", &["transport", "wire", "protocol"]),
+    ("transport", &["transport", "random", "wire", "protocol"]),
     (
         "driver",
         &["driver", "transport", "store", "wire", "protocol"],
@@ -20,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["config", "replica", "transport", "protocol"]),
     (
         "resource",
-        &["resource", "participant", "store", "protocol"],
+        &["resource", "participant", "random", "store", "protocol"],
     ),
     (
         "cluster",
@@ -73,8 +74,9 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// What the shells may import, each its own files besides.
-const SHELL: [&str; 8] = [
+const SHELL: [&str; 9] = [
     "driver",
+    "random",
     "transport",
     "store",
     "wire",

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
+use paxos_commit::participant::{BranchId, Expiry, Proof, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
-use paxos_commit::protocol::types::{CommitId, ParticipantName, ReadOnly, Request, TxnId, Vote};
+use paxos_commit::protocol::types::{
+    CommitId, ParticipantName, ReadOnly, Request, StoreId, TxnId, Vote,
+};
 use tokio::sync::Semaphore;
 
 /// Who waits for what to be applied.
@@ -74,6 +76,10 @@ impl<R> Telling<R> {
 impl<R: ResourceManager> ResourceManager for Telling<R> {
     type Error = R::Error;
 
+    fn store(&self) -> StoreId {
+        self.manager.store()
+    }
+
     fn serves(&self, cluster: &str, participant: &ParticipantName) -> Result<(), R::Error> {
         self.manager.serves(cluster, participant)
     }
@@ -87,10 +93,10 @@ impl<R: ResourceManager> ResourceManager for Telling<R> {
         self.manager.prepare(branch, request, read_only).await
     }
 
-    async fn commit(&self, branch: &BranchId) -> Result<(), R::Error> {
+    async fn commit(&self, branch: &BranchId) -> Result<Proof, R::Error> {
         self.manager.commit(branch).await?;
         self.waiting.tell(branch.id.txn);
-        Ok(())
+        Ok(Proof::Found)
     }
 
     async fn rollback(&self, branch: &BranchId) -> Result<(), R::Error> {
@@ -109,7 +115,7 @@ impl<R: ResourceManager> ResourceManager for Telling<R> {
         self.manager.expire(branch).await
     }
 
-    async fn settled(&self, through: CommitId) -> Result<(), R::Error> {
-        self.manager.settled(through).await
+    async fn settled(&self, through: CommitId, listed: &[BranchId]) -> Result<(), R::Error> {
+        self.manager.settled(through, listed).await
     }
 }

@@ -11,7 +11,7 @@ use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::protocol::types::{Configuration, Member};
 use paxos_commit::replica::{Replica, init};
 use paxos_commit::resource::embedded::{Embedded, Options};
-use paxos_commit::transport::{Access, Authority, Name, Role};
+use paxos_commit::transport::{Access, Authority, Name, Resolver, Role};
 
 /// Replicas, services, and an initiator.
 pub(crate) struct Cluster {
@@ -41,6 +41,7 @@ impl Cluster {
         let access = |role| Access {
             credentials: authority.credentials(role).expect("credentials"),
             replicas: members.clone(),
+            resolver: Resolver::default(),
         };
         let genesis = Configuration::new(members.iter().cloned()).expect("an odd number");
         let mut starting = Vec::new();
@@ -78,7 +79,7 @@ impl Cluster {
         let mut branches = Vec::new();
         for (store, participant) in &self.services {
             let branch = participant.branch(txn.id()).await.expect("a branch");
-            let put = store.work(txn.id()).put(number.to_be_bytes(), "written");
+            let put = store.work(&branch).put(number.to_be_bytes(), "written");
             put.expect("nobody else writes it");
             txn.enlist(branch.ticket()).expect("enlisted");
             branches.push(branch);

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::future::pending;
 
-use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
+use paxos_commit::participant::{BranchId, Expiry, Proof, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
-use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, StoreId, TxnId, Vote};
 
 /// A branch with this request is never prepared: its service is at a loss.
 #[allow(dead_code, reason = "not every benchmark needs it")]
@@ -16,6 +16,10 @@ pub(crate) struct Nothing;
 
 impl ResourceManager for Nothing {
     type Error = Infallible;
+
+    fn store(&self) -> StoreId {
+        StoreId::from_u128(1)
+    }
 
     async fn prepare(
         &self,
@@ -29,8 +33,8 @@ impl ResourceManager for Nothing {
         Ok(Vote::Prepared)
     }
 
-    async fn commit(&self, _: &BranchId) -> Result<(), Infallible> {
-        Ok(())
+    async fn commit(&self, _: &BranchId) -> Result<Proof, Infallible> {
+        Ok(Proof::Found)
     }
 
     async fn rollback(&self, _: &BranchId) -> Result<(), Infallible> {
@@ -47,7 +51,7 @@ impl ResourceManager for Nothing {
         Ok(Expiry::NotPrepared)
     }
 
-    async fn settled(&self, _: CommitId) -> Result<(), Infallible> {
+    async fn settled(&self, _: CommitId, _: &[BranchId]) -> Result<(), Infallible> {
         Ok(())
     }
 }

@@ -1,11 +1,18 @@
 //! The commands.
 
+/// Prints a line to standard output, as `println!` does, and survives that its reader has gone.
+macro_rules! say {
+    () => { $crate::cli::show::print_line(format_args!("")) };
+    ($($text:tt)+) => { $crate::cli::show::print_line(format_args!($($text)+)) };
+}
+
 mod bench;
 mod cluster;
 mod demo;
 #[cfg(feature = "http")]
 mod http;
 mod log;
+mod participant;
 mod replica;
 mod show;
 mod signals;
@@ -20,10 +27,17 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use paxos_commit::config::load_access;
 use paxos_commit::operator::Operator;
+use paxos_commit::replica::ReplicaError;
 use paxos_commit::transport::ConnectError;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, or declined by the cluster; 2 wrong usage; \
-                          3 the cluster could not be reached; 4 an audit found something wrong.";
+                          3 the cluster could not be reached; 4 an audit found something wrong; \
+                          5 the answer is partial: too few replicas answered; \
+                          6 this replica has lost what it promised: replace it, and do not start it \
+                          again.";
+
+/// A partial answer.
+const EXIT_PARTIAL: u8 = 5;
 
 /// How long to wait for the first replica.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -53,6 +67,8 @@ enum Command {
     Status(status::StatusArguments),
     #[command(subcommand)]
     Txn(txn::TxnCommand),
+    #[command(subcommand)]
+    Participant(participant::ParticipantCommand),
     #[command(hide = true)]
     BenchParticipant(bench::ParticipantArguments),
     #[command(hide = true)]
@@ -88,7 +104,10 @@ struct Exit {
 
 impl Cli {
     pub(crate) fn run(self) -> ExitCode {
-        self.log.start();
+        self.log.start(match &self.command {
+            Command::Replica(_) => tracing::Level::INFO,
+            _ => tracing::Level::WARN,
+        });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers())
             .enable_all()
@@ -103,14 +122,14 @@ impl Cli {
                     Ok(result) => result,
                     Err(ended) => std::panic::resume_unwind(ended.into_panic()),
                 };
-                // Whatever still blocks a thread must not hold the process.
+                // What still blocks a thread must not hold the process.
                 runtime.shutdown_timeout(Duration::from_millis(200));
                 result
             });
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("paxos-commit: {error:#}");
+                show::complain(format_args!("{}", show::error_text(&error)));
                 ExitCode::from(code_of(&error))
             }
         }
@@ -128,8 +147,12 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if let Some(exit) = error.downcast_ref::<Exit>() {
         return exit.code;
     }
+    let lost = error.downcast_ref::<ReplicaError>();
+    if lost.is_some_and(ReplicaError::must_be_replaced) {
+        return 6;
+    }
     match error.downcast_ref::<ConnectError>() {
-        Some(ConnectError::NobodyAnswers { .. }) => 3,
+        Some(ConnectError::NobodyAnswers { .. } | ConnectError::TooFewReached { .. }) => 3,
         Some(_) | None => 1,
     }
 }
@@ -146,6 +169,7 @@ impl Command {
             Command::Certs(command) => command.run(),
             Command::Status(arguments) => status::run(arguments).await,
             Command::Txn(command) => command.run().await,
+            Command::Participant(command) => command.run().await,
             Command::DemoLedger(arguments) => demo::run_ledger(arguments).await,
             Command::DemoInitiator(arguments) => demo::run_initiator(arguments).await,
         }

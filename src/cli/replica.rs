@@ -41,7 +41,7 @@ pub(super) async fn run(arguments: ReplicaArguments) -> anyhow::Result<()> {
     let builder = Replica::builder(settings.data, settings.listen, settings.access);
     match serve(builder.tuning(settings.tuning), stop, &health).await? {
         End::Shutdown => {}
-        End::Removed => println!(
+        End::Removed => say!(
             "This replica was removed from the cluster, and the last generation that it decided \
              is settled. Nobody needs it any more; its data directory may be deleted."
         ),
@@ -73,7 +73,9 @@ async fn serve(
         never = looking => never,
     };
     health.send_modify(|now| *now = Err("it is shutting down".into()));
+    tracing::info!("shutting down");
     replica.shutdown().await;
+    tracing::info!("stopped");
     end
 }
 

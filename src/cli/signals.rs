@@ -1,4 +1,4 @@
-//! When to stop.
+//! When to stop, and when not to.
 
 use std::io::Read;
 
@@ -13,6 +13,7 @@ pub(super) fn shutdown(
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let (parent_gone, gone) = oneshot::channel();
     if with_parent {
         std::thread::spawn(move || {
@@ -25,10 +26,18 @@ pub(super) fn shutdown(
         std::mem::forget(parent_gone);
     }
     Ok(async move {
+        let hung_up = async move {
+            // Its terminal has gone, or an operator expects that settings are read again.
+            while hangup.recv().await.is_some() {
+                tracing::info!("SIGHUP: settings are read at the start only; going on");
+            }
+            std::future::pending().await
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = gone => {}
+            () = hung_up => {}
         }
     })
 }

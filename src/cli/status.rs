@@ -1,10 +1,11 @@
 //! `paxos-commit status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
 use paxos_commit::operator::Said;
+use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::protocol::types::Generations;
 use paxos_commit::wire::Report;
 use serde_json::{Value, json};
@@ -29,30 +30,58 @@ pub(super) async fn run(arguments: StatusArguments) -> anyhow::Result<()> {
     let mut operator = arguments.access.connect().await?;
     let said = operator.status().await;
     let refusals = operator.refusals().await;
+    let unresolved = operator.unresolved();
     let generations = operator.generations();
     if arguments.json {
         print_json(&to_json(&said, &refusals, generations));
     } else {
-        print(&said, &refusals, generations);
+        print(&said, &refusals, generations, &unresolved);
     }
     let in_force = generations.in_force().map(|of| of.acceptors().clone());
     let up = |id| said.get(&id).is_some_and(Result::is_ok);
     let missing = in_force
         .filter(|acceptors| acceptors.iter().filter(|id| up(*id)).count() < acceptors.majority());
+    let unresolved: Vec<ReplicaId> = unresolved.into_iter().filter(|id| !up(*id)).collect();
     match missing {
         Some(_) => Err(Exit {
             code: 1,
-            text: "fewer than a majority of the replicas are up: transactions wait".into(),
+            text: too_few(&unresolved),
         }
         .into()),
         None => Ok(()),
     }
 }
 
-fn print(said: &Said<Report>, refusals: &Refusals, generations: &Generations) {
-    println!(
+/// Why a majority did not answer, if these could not even be asked.
+fn too_few(unresolved: &[ReplicaId]) -> String {
+    if unresolved.is_empty() {
+        return "fewer than a majority of the replicas are up: transactions wait".into();
+    }
+    let ids: Vec<String> = unresolved.iter().map(ReplicaId::to_string).collect();
+    format!(
+        "this machine cannot resolve the addresses that the cluster announces for replicas {}, so \
+         whether they are up is not known here: add these names to the DNS or to /etc/hosts of this \
+         machine, or run this command on another machine",
+        ids.join(", ")
+    )
+}
+
+fn print(
+    said: &Said<Report>,
+    refusals: &Refusals,
+    generations: &Generations,
+    unresolved: &BTreeSet<ReplicaId>,
+) {
+    say!(
         "{:>7}  {:<4} {:>10} {:>4} {:>9} {:>9} {:>9} {:>9}  oldest undecided",
-        "replica", "is", "lsn", "gen", "undecided", "unapplied", "in memory", "disk"
+        "replica",
+        "is",
+        "lsn",
+        "gen",
+        "undecided",
+        "unapplied",
+        "in memory",
+        "disk"
     );
     for (id, said) in said {
         match said {
@@ -61,7 +90,7 @@ fn print(said: &Said<Report>, refusals: &Refusals, generations: &Generations) {
                     format!("{id}, for {:?}", Duration::from_millis(for_ms))
                 });
                 let leads = if report.leader == Some(*id) { "*" } else { " " };
-                println!(
+                say!(
                     "{:>7}  up{leads}  {:>10} {:>4} {:>9} {:>9} {:>9} {:>6} MB  {oldest}",
                     id.to_string(),
                     report.lsn,
@@ -72,20 +101,24 @@ fn print(said: &Said<Report>, refusals: &Refusals, generations: &Generations) {
                     report.disk_bytes / 1_000_000,
                 );
             }
-            Err(problem) => println!("{:>7}  down {problem}", id.to_string()),
+            // Nobody has asked it.
+            Err(problem) if unresolved.contains(id) => {
+                say!("{:>7}  ?    {problem}", id.to_string())
+            }
+            Err(problem) => say!("{:>7}  down {problem}", id.to_string()),
         }
     }
-    println!("(* leads the control log)");
+    say!("(* leads the control log)");
     for (generation, configuration) in generations.unsettled() {
         let members = configuration.members();
         let members = members.map(|member| format!("{} at {}", member.id, member.address));
         let members: Vec<String> = members.collect();
-        println!("generation {generation}: replicas {}", members.join(", "));
+        say!("generation {generation}: replicas {}", members.join(", "));
     }
     let participants = said.values().flatten().max_by_key(|report| report.lsn);
     if let Some(report) = participants {
         for (name, sessions) in &report.participants {
-            println!("participant {name}: {sessions} session(s) connected");
+            say!("participant {name}: {sessions} session(s) connected");
         }
     }
     for (id, counts) in refusals {
@@ -95,7 +128,7 @@ fn print(said: &Said<Report>, refusals: &Refusals, generations: &Generations) {
             .map(|(kind, count)| format!("{count} {kind}"));
         let counts: Vec<String> = counts.collect();
         if !counts.is_empty() {
-            println!(
+            say!(
                 "replica {id} turned away since its start: {}",
                 counts.join(", ")
             );
@@ -144,4 +177,18 @@ fn to_json(said: &Said<Report>, refusals: &Refusals, generations: &Generations) 
         "unsettled_generations": unsettled.collect::<Vec<_>>(),
         "settled_through": generations.horizon().map(|id| id.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_that_could_not_be_asked_are_not_called_down() {
+        assert!(too_few(&[]).contains("fewer than a majority"));
+        let text = too_few(&[2, 3].map(ReplicaId));
+        assert!(text.contains("cannot resolve"), "{text}");
+        assert!(text.contains("for replicas 2, 3,"), "{text}");
+        assert!(!text.contains("majority"), "{text}");
+    }
 }

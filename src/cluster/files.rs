@@ -1,5 +1,7 @@
 //! The files of a cluster: what `paxos-commit cluster new` makes.
 
+mod editing;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -7,11 +9,14 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::config::{HostPort, HostPortError, SameAddress, check_distinct};
 use crate::protocol::paxos::{AcceptorsError, ReplicaId};
 use crate::protocol::types::{Configuration, Member};
 use crate::replica::init;
-use crate::store::InitError;
+use crate::store::{InitError, OpenError, Store};
 use crate::transport::{AUTHORITY_FILE, Authority, AuthorityError, Name, Role};
+
+use editing::{copy_settings, with_members};
 
 /// The folder of the authority.
 const AUTHORITY_FOLDER: &str = "authority";
@@ -26,7 +31,8 @@ const CLUSTER_FILE: &str = "cluster.toml";
 /// runs.
 ///
 /// ```text
-/// DIR/cluster.toml              name, and the replicas at the time of the last change
+/// DIR/cluster.toml              name, the replicas at the time of the last change, and those that
+///                               were made to join and have not joined yet
 /// DIR/authority/ca.pem, ca.key  keep the key away from the machines that run the cluster
 /// DIR/replica-1/replica.toml    settings; beside it certificates and the data directory
 /// DIR/operator-NAME/access.toml for `paxos-commit status`, `txn` and `cluster`
@@ -37,6 +43,17 @@ pub struct ClusterFiles {
     folder: PathBuf,
     authority: Authority,
     members: Vec<Member>,
+    joining: Vec<Member>,
+}
+
+/// What came of telling the identities of a cluster which replicas there are.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Rewritten {
+    /// The files that name the new replicas now.
+    pub changed: Vec<PathBuf>,
+    /// The files that could not be rewritten, and why.
+    pub failed: Vec<FilesError>,
 }
 
 /// What can go wrong with a cluster's files.
@@ -65,12 +82,30 @@ pub enum FilesError {
     /// The replicas make no configuration.
     #[error(transparent)]
     Members(#[from] AcceptorsError),
+    /// The address of a replica is none.
+    #[error(transparent)]
+    Address(#[from] HostPortError),
+    /// Two replicas have one address.
+    #[error(transparent)]
+    SameAddress(#[from] SameAddress),
     /// Certificates.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     /// A data directory.
     #[error(transparent)]
     Init(#[from] InitError),
+    /// A replica that is not added, and runs.
+    #[error(
+        "the replica {replica} that runs from {data} was not added to the cluster, and cannot be: stop \
+         it, and try again",
+        data = data.display()
+    )]
+    Runs {
+        /// Its id.
+        replica: ReplicaId,
+        /// Its data directory.
+        data: PathBuf,
+    },
 }
 
 #[derive(serde::Deserialize)]
@@ -78,15 +113,19 @@ pub enum FilesError {
 struct ClusterFile {
     name: Name,
     replica: Vec<Member>,
+    #[serde(default)]
+    joining: Vec<Member>,
 }
 
 impl ClusterFiles {
     /// Makes a new cluster: its authority, and everything for its first replicas.
     ///
     /// # Errors
-    /// When the folder is not empty, the replicas are not 2F+1, or something cannot be written.
+    /// When the replicas are not 2F+1, an address is none or stands twice, the folder is not empty, or
+    /// something cannot be written.
     pub fn create(folder: &Path, name: Name, members: Vec<Member>) -> Result<Self, FilesError> {
         let genesis = Configuration::new(members.iter().cloned())?;
+        check_members(&members)?;
         make_folder(folder)?;
         let mut entries = fs::read_dir(folder).map_err(at(folder))?;
         if entries.next().is_some() {
@@ -100,6 +139,7 @@ impl ClusterFiles {
             folder: folder.to_owned(),
             authority,
             members,
+            joining: Vec::new(),
         };
         for member in genesis.members() {
             files.make_replica(&member, Some(&genesis))?;
@@ -123,6 +163,7 @@ impl ClusterFiles {
             folder: folder.to_owned(),
             authority: Authority::load(&folder.join(AUTHORITY_FOLDER), file.name)?,
             members: file.replica,
+            joining: file.joining,
         })
     }
 
@@ -136,29 +177,46 @@ impl ClusterFiles {
         &self.members
     }
 
+    /// The replicas that were made to join and are none of the cluster's yet, as far as it is known
+    /// here.
+    pub fn joining(&self) -> &[Member] {
+        &self.joining
+    }
+
     /// The replicas are these from now on: new identities are told of them, and the `access.toml` of
-    /// those that were issued before is written anew. Returns where those are. They have to be copied
-    /// to where they are used before the last replica is gone that the old ones name.
+    /// those that were issued before is rewritten. These files have to be copied to where they are used
+    /// before the last replica is gone that the old ones name.
     ///
     /// # Errors
-    /// When a file cannot be written.
-    pub fn set_members(&mut self, members: Vec<Member>) -> Result<Vec<PathBuf>, FilesError> {
+    /// When `cluster.toml` cannot be written. A file of an identity that cannot be rewritten is told, and
+    /// the others are.
+    pub fn set_members(&mut self, members: Vec<Member>) -> Result<Rewritten, FilesError> {
+        let is_member = |member: &Member| members.iter().any(|it| it.id == member.id);
+        self.joining.retain(|member| !is_member(member));
         self.members = members;
         self.save()?;
-        let mut changed = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(at(&self.folder))? {
+        let mut rewritten = Rewritten::default();
+        let entries = fs::read_dir(&self.folder).map_err(at(&self.folder))?;
+        for entry in entries {
             let path = entry.map_err(at(&self.folder))?.path().join(ACCESS_FILE);
             let Ok(text) = fs::read_to_string(&path) else {
                 continue;
             };
-            // What stands above the replicas may have been changed by hand.
-            let head = text.split("[[replica]]").next().unwrap_or_default();
-            let text = format!("{}\n{}", head.trim_end(), self.members_text());
-            write_whole(&path, &text)?;
-            changed.push(path);
+            let written = with_members(&path, &text, &self.members).and_then(|rewritten| {
+                let is_changed = rewritten != text;
+                if is_changed {
+                    write_whole(&path, &rewritten)?;
+                }
+                Ok(is_changed)
+            });
+            match written {
+                Ok(true) => rewritten.changed.push(path),
+                Ok(false) => {}
+                Err(error) => rewritten.failed.push(error),
+            }
         }
-        changed.sort();
-        Ok(changed)
+        rewritten.changed.sort();
+        Ok(rewritten)
     }
 
     /// The settings file of a replica.
@@ -185,13 +243,49 @@ impl ClusterFiles {
         write_whole(&path, &lines.collect::<String>())
     }
 
-    /// Makes everything for a replica that joins: certificate, settings, data directory.
+    /// Makes everything for a replica that joins: certificate, settings, data directory. `[tuning]` and
+    /// `http` are those of the replica `like`, if its settings are here. If it was made before, and has not
+    /// joined yet, it stays as it is.
     ///
     /// # Errors
-    /// When its folder is there already, or something cannot be written.
-    pub fn add_replica(&self, member: &Member) -> Result<PathBuf, FilesError> {
-        self.make_replica(member, None)?;
-        Ok(self.replica_file(member.id))
+    /// When something cannot be written. It can be done again then.
+    pub fn add_replica(
+        &mut self,
+        member: &Member,
+        like: Option<ReplicaId>,
+    ) -> Result<PathBuf, FilesError> {
+        let file = self.replica_file(member.id);
+        if !self.joining.contains(member) {
+            self.joining.push(member.clone());
+            self.save()?;
+        }
+        if !file.exists() {
+            self.make_replica(member, None)?;
+            if let Some(like) = like {
+                copy_settings(&self.replica_file(like), &file)?;
+            }
+        }
+        Ok(file)
+    }
+
+    /// A replica that was made to join will not join: its folder is removed.
+    ///
+    /// # Errors
+    /// When it runs from there, or cannot be removed.
+    pub fn forget_joining(&mut self, id: ReplicaId) -> Result<(), FilesError> {
+        let Some(position) = self.joining.iter().position(|member| member.id == id) else {
+            return Ok(());
+        };
+        let folder = self.folder.join(format!("replica-{id}"));
+        let data = folder.join("data");
+        if let Err(OpenError::InUse { .. }) = Store::open(&data).map(drop) {
+            return Err(FilesError::Runs { replica: id, data });
+        }
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(at(&folder))?;
+        }
+        self.joining.remove(position);
+        self.save()
     }
 
     /// Issues an identity for a client: a folder with certificate, key and `access.toml`. Returns
@@ -235,20 +329,17 @@ impl ClusterFiles {
         genesis: Option<&Configuration>,
     ) -> Result<(), FilesError> {
         let Member { id, address } = member;
-        let folder = self.folder.join(format!("replica-{id}"));
+        let listen = HostPort::read(address.as_str())?.listen();
+        // In one piece: what stands there under its name is whole.
+        let made = self.folder.join(format!("replica-{id}"));
+        let folder = self.folder.join(format!("replica-{id}.new"));
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(at(&folder))?;
+        }
         self.make_identity(&folder, Role::Replica(*id), "replica")?;
         let data = folder.join("data");
         let cluster = self.authority.cluster();
         init(&data, cluster, *id, genesis.cloned())?;
-        let port = address
-            .as_str()
-            .rsplit_once(':')
-            .map_or("0", |(_, port)| port);
-        let listen = match address.as_str().parse::<SocketAddr>() {
-            // Nobody else reaches such an address, so nobody else need be heard.
-            Ok(address) if address.ip().is_loopback() => address.to_string(),
-            Ok(_) | Err(_) => format!("0.0.0.0:{port}"),
-        };
         let text = format!(
             "# Replica {id} of cluster {cluster}.\n\
              data = \"data\"\n\
@@ -257,7 +348,8 @@ impl ClusterFiles {
             access = self.access_text("replica"),
         );
         let path = folder.join("replica.toml");
-        fs::write(&path, text).map_err(at(&path))
+        fs::write(&path, text).map_err(at(&path))?;
+        fs::rename(&folder, &made).map_err(at(&made))
     }
 
     fn make_identity(&self, folder: &Path, role: Role, file: &str) -> Result<(), FilesError> {
@@ -278,20 +370,33 @@ impl ClusterFiles {
     }
 
     fn members_text(&self) -> String {
-        let members = self.members.iter().map(|Member { id, address }| {
-            format!("\n[[replica]]\nid = {id}\naddress = \"{address}\"\n")
-        });
-        members.collect()
+        tables("replica", &self.members)
     }
 
     fn save(&self) -> Result<(), FilesError> {
         let text = format!(
-            "# Kept by `paxos-commit cluster`.\nname = \"{}\"\n{}",
+            "# Kept by `paxos-commit cluster`.\nname = \"{}\"\n{}{}",
             self.authority.cluster(),
-            self.members_text()
+            self.members_text(),
+            tables("joining", &self.joining)
         );
         write_whole(&self.folder.join(CLUSTER_FILE), &text)
     }
+}
+
+fn tables(name: &str, members: &[Member]) -> String {
+    let members = members.iter().map(|Member { id, address }| {
+        format!("\n[[{name}]]\nid = {id}\naddress = \"{address}\"\n")
+    });
+    members.collect()
+}
+
+/// Before anything is written.
+fn check_members(members: &[Member]) -> Result<(), FilesError> {
+    for member in members {
+        HostPort::read(member.address.as_str())?;
+    }
+    Ok(check_distinct(members)?)
 }
 
 /// In one piece: a crash leaves the old one.
@@ -320,42 +425,4 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> FilesError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::load_access;
-
-    fn member(id: u32) -> Member {
-        Member {
-            id: ReplicaId(id),
-            address: format!("host{id}:7401").parse().unwrap(),
-        }
-    }
-
-    #[test]
-    fn identities_are_told_of_a_change_and_keep_what_was_changed_by_hand() {
-        let folder = tempfile::tempdir().unwrap();
-        let members = (1..=3).map(member).collect();
-        let name = "c".parse().unwrap();
-        let mut files = ClusterFiles::create(folder.path(), name, members).unwrap();
-        let ledger = files.issue(Role::Participant("ledger".parse().unwrap()));
-        let ledger = ledger.unwrap();
-        let shop = files
-            .issue(Role::Initiator("shop".parse().unwrap()))
-            .unwrap();
-        // Somebody keeps the key elsewhere.
-        let elsewhere = folder.path().join("elsewhere.key");
-        fs::rename(ledger.with_file_name("participant.key"), &elsewhere).unwrap();
-        let text = fs::read_to_string(&ledger).unwrap();
-        fs::write(&ledger, text.replace("participant.key", "../elsewhere.key")).unwrap();
-
-        let after: Vec<Member> = [2, 3, 4].map(member).into();
-        let mut changed = vec![ledger.clone(), shop.clone()];
-        changed.sort();
-        assert_eq!(files.set_members(after.clone()).unwrap(), changed);
-        for path in [ledger, shop] {
-            assert_eq!(load_access(&path).unwrap().replicas, after);
-        }
-        let opened = ClusterFiles::open(folder.path()).unwrap();
-        assert_eq!(opened.members(), after);
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use crate::protocol::paxos::{AcceptorsError, ReplicaId};
 use crate::protocol::types::{Configuration, Member};
 use crate::replica::{Replica, ReplicaError, Tuning, init};
 use crate::store::InitError;
-use crate::transport::{Access, Authority, AuthorityError, ConnectError, Role};
+use crate::transport::{Access, Authority, AuthorityError, ConnectError, Resolver, Role};
 
 use super::address;
 use super::relay::{Relay, Weather, isolate};
@@ -172,6 +172,7 @@ impl LocalCluster {
         Ok(Access {
             credentials: self.authority.credentials(role)?,
             replicas: self.members(),
+            resolver: Resolver::default(),
         })
     }
 

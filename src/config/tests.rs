@@ -38,6 +38,7 @@ address = "one.example:7401"
 [tuning]
 generation_period_s = 5
 generation_transactions_max = 6
+generation_min_s = 4
 grace_s = 7
 undecided_max = 8
 vote_timeout_max_s = 9
@@ -96,6 +97,7 @@ fn a_replica_is_read_and_its_paths_are_beside_the_file() {
     let tuning = Tuning {
         generation_period: Duration::from_secs(5),
         generation_transactions_max: 6,
+        generation_min: Duration::from_secs(4),
         grace: Duration::from_secs(7),
         undecided_max: 8,
         vote_timeout_max: Duration::from_secs(9),
@@ -116,6 +118,46 @@ fn what_is_not_tuned_is_as_usual() {
     let folder = self::folder(&absolute);
     let settings = ReplicaSettings::load(&folder.path().join("settings.toml")).unwrap();
     assert_eq!(settings.data, Path::new("/var/lib/bank"));
+}
+
+/// The counter-example: with `generation_period_s = 0` a generation is opened at every tick.
+#[test]
+fn a_setting_that_makes_no_sense_is_refused_with_what_is_allowed() {
+    for (field, wrong, allowed) in [
+        (
+            "generation_period_s = 5",
+            "generation_period_s = 0",
+            "1 to 86400",
+        ),
+        (
+            "generation_period_s = 5",
+            "generation_period_s = 86401",
+            "1 to 86400",
+        ),
+        (
+            "generation_transactions_max = 6",
+            "generation_transactions_max = 0",
+            "1 to 1000000000",
+        ),
+        (
+            "generation_min_s = 4",
+            "generation_min_s = 100000",
+            "0 to 86400",
+        ),
+        ("grace_s = 7", "grace_s = 100000", "0 to 86400"),
+        ("undecided_max = 8", "undecided_max = 0", "1 to 10000000"),
+        (
+            "vote_timeout_max_s = 9",
+            "vote_timeout_max_s = 0",
+            "1 to 86400",
+        ),
+    ] {
+        assert!(REPLICA.contains(field), "{field}");
+        let folder = folder(&REPLICA.replace(field, wrong));
+        let error = ReplicaSettings::load(&folder.path().join("settings.toml")).unwrap_err();
+        let (name, got) = wrong.split_once(" = ").unwrap();
+        says(&error, &["tuning.", name, allowed, got]);
+    }
 }
 
 #[test]
@@ -142,7 +184,7 @@ fn a_field_that_nobody_knows_is_told_with_its_line() {
     let error = replica_error(&REPLICA.replace("grace_s", "grace_ms"));
     says(
         &error,
-        &["line 16", "unknown field `grace_ms`", "`grace_s`"],
+        &["line 17", "unknown field `grace_ms`", "`grace_s`"],
     );
     let error = access_error(&ACCESS.replace("id = 2", "id = 2\nport = 3"));
     says(&error, &["unknown field `port`"]);
@@ -183,7 +225,7 @@ fn a_field_of_another_kind_is_told_with_its_line() {
     let error = access_error(&ACCESS.replace("id = 2", "id = \"two\""));
     says(&error, &["line 11", "\"two\""]);
     let error = replica_error(&REPLICA.replace("grace_s = 7", "grace_s = -7"));
-    says(&error, &["line 16", "-7"]);
+    says(&error, &["line 17", "-7"]);
 }
 
 #[test]

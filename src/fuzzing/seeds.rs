@@ -23,7 +23,7 @@ pub(super) fn of(target: &str) -> Vec<Vec<u8>> {
             "data = \"data\"\nlisten = \"0.0.0.0:7401\"\nhttp = \"127.0.0.1:9401\"\nauthority = \
              \"ca.pem\"\ncertificate = \"replica.pem\"\nkey = \"replica.key\"\n[[replica]]\nid = \
              1\naddress = \"one.example:7401\"\n[tuning]\ngeneration_period_s = 600\n\
-             generation_transactions_max = 1000000\ngrace_s = 60\nundecided_max = 100000\n\
+             generation_transactions_max = 1000000\ngeneration_min_s = 60\ngrace_s = 60\nundecided_max = 100000\n\
              vote_timeout_max_s = 600\n",
             "authority = \"ca.pem\"\ncertificate = \"ledger.pem\"\nkey = \"ledger.key\"\n\
              [[replica]]\nid = 1\naddress = \"one.example:7401\"\n[[replica]]\nid = 2\naddress = \
@@ -31,7 +31,8 @@ pub(super) fn of(target: &str) -> Vec<Vec<u8>> {
             "name = \"bank\"\n[[replica]]\nid = 1\naddress = \"h:1\"\n",
         ]),
         "ids" => {
-            let ticket = "00000001-00c0ffee00c0ffee-0000002a@ledger/00000000deadbeef";
+            let ticket = "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef@\
+                          ledger/00000000deadbeef/00112233445566778899aabbccddeeff";
             let ticket: crate::participant::Ticket = ticket.parse().expect("a ticket");
             let roster = Roster::new([ticket.branch.clone()]).expect("a roster");
             let id = CommitId::new(ticket.txn, &roster);

@@ -16,7 +16,7 @@ use crate::protocol::{Effects, Host};
 use crate::transport::{Access, ConnectError, Net, Role, are_of_one_name, draw_initiator};
 use crate::wire::Sent;
 
-use super::shell::{Answer, Call, InitiatorShell};
+use super::shell::{Answer, Call, GivenUp, InitiatorShell};
 use super::transaction::Transaction;
 use super::{CommitError, Known};
 
@@ -120,11 +120,7 @@ impl InitiatorBuilder {
     }
 
     async fn start(&self) -> Result<Inner, ConnectError> {
-        let Access {
-            credentials,
-            replicas,
-        } = self.access.clone();
-        let identity = credentials.identity();
+        let identity = self.access.credentials.identity();
         let Role::Initiator(name) = &identity.role else {
             return Err(ConnectError::WrongRole {
                 expected: "an initiator",
@@ -132,7 +128,7 @@ impl InitiatorBuilder {
             });
         };
         let id = draw_initiator(name);
-        let (net, inbound) = Net::client(Peer::Initiator(id), credentials, replicas)?;
+        let (net, inbound) = Net::client(Peer::Initiator(id), self.access.clone())?;
         let generations = net.generations(self.connect_timeout).await?;
         let mut effects = Effects::default();
         let core = Core::recover(InitiatorConfig::joining(id, generations), [], &mut effects);
@@ -208,7 +204,34 @@ impl Initiator {
             return Err(CommitError::NotOurs(id));
         }
         let (answer, answered) = oneshot::channel();
-        inner.call(Call::Ask(id, answer)).await;
+        self.ask(inner, Call::Ask(id, answer), answered, id).await
+    }
+
+    /// Rolls a transaction back of which this initiator, or an earlier one of the same name, handed
+    /// out a plan or asked for commit. Replicas decide it by a ballot now, and the answer is the
+    /// outcome that the ballot reached: it is [`Committed`](Known::Committed) if commit may have
+    /// been chosen before.
+    ///
+    /// # Errors
+    /// As of [`outcome`](Self::outcome).
+    pub async fn rollback(&self, id: CommitId) -> Result<Known, CommitError> {
+        let inner = self.current();
+        if !are_of_one_name(inner.id, id.txn.initiator) {
+            return Err(CommitError::NotOurs(id));
+        }
+        let (answer, answered) = oneshot::channel();
+        let call = Call::ForceAbort(id, answer);
+        self.ask(inner, call, answered, id).await
+    }
+
+    async fn ask(
+        &self,
+        inner: Inner,
+        call: Call,
+        answered: oneshot::Receiver<Answer>,
+        id: CommitId,
+    ) -> Result<Known, CommitError> {
+        inner.call(call).await;
         match tokio::time::timeout(self.settings.deadline, answered).await {
             Ok(Ok(Answer::Committed)) => Ok(Known::Committed),
             Ok(Ok(Answer::Aborted(_))) => Ok(Known::Aborted),
@@ -216,11 +239,12 @@ impl Initiator {
             Ok(Ok(Answer::Refused(error))) => Err(CommitError::Refused(error)),
             Ok(Err(_)) => Err(CommitError::Unknown {
                 id,
-                why: "nobody asks any more".into(),
+                why: "the initiator has stopped".into(),
             }),
             Err(_) => {
                 let (tell, told) = oneshot::channel();
-                inner.call(Call::GiveUp(id.txn, tell)).await;
+                let what = GivenUp::Question(id);
+                inner.call(Call::GiveUp(what, tell)).await;
                 let why = told.await.ok().flatten();
                 let why = why.map_or_else(String::new, |(_, why)| why);
                 Err(CommitError::Unknown { id, why })
@@ -250,7 +274,7 @@ impl Initiator {
         self.current().running.net.links.address()
     }
 
-    /// Stops in order: waits for the commits that are under way, at most for `grace`, then ends the
+    /// Stops in order: waits for the commits and rollbacks that are in flight, at most for `grace`, then ends the
     /// connections. True if no commit was left without its outcome.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         let inner = self.current();
@@ -273,6 +297,12 @@ impl Initiator {
 }
 
 impl Inner {
+    /// Room for one call; none if the initiator has stopped. The call is made when it is sent, so
+    /// waiting for the room can be cancelled.
+    pub(super) async fn room(&self) -> Option<mpsc::Permit<'_, Call>> {
+        self.calls.reserve().await.ok()
+    }
+
     /// False if the initiator has stopped.
     pub(super) async fn call(&self, call: Call) -> bool {
         self.calls.send(call).await.is_ok()

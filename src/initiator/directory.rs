@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::protocol::types::{Branch, ParticipantName, Session};
+use crate::protocol::types::{Branch, ParticipantName};
 
 use super::lately::{Known, LATELY_MAX, Lately};
 use super::suspects::Suspects;
@@ -20,7 +20,7 @@ const RESOLVE_AGAIN: Duration = Duration::from_millis(10);
 struct Resolving {
     /// When the replicas were asked last; None if one has answered since then that none is.
     asked: Option<Instant>,
-    answers: Vec<oneshot::Sender<Vec<Session>>>,
+    answers: Vec<oneshot::Sender<Vec<Branch>>>,
 }
 
 /// The sessions of participants, as far as an initiator has heard of them.
@@ -40,7 +40,7 @@ impl Directory {
     pub(super) fn find(
         &mut self,
         participant: &ParticipantName,
-        answer: oneshot::Sender<Vec<Session>>,
+        answer: oneshot::Sender<Vec<Branch>>,
         now: Instant,
     ) -> bool {
         let sessions = match self.lately.known(participant, now) {
@@ -53,7 +53,7 @@ impl Directory {
             }
             Known::No => return self.asks(participant, Some(answer), now),
         };
-        let _ = answer.send(self.suspects.pass_over(participant, sessions));
+        let _ = answer.send(self.suspects.pass_over(sessions));
         false
     }
 
@@ -61,7 +61,7 @@ impl Directory {
     pub(super) fn told(
         &mut self,
         participant: &ParticipantName,
-        sessions: Vec<Session>,
+        sessions: Vec<Branch>,
         now: Instant,
     ) {
         if sessions.is_empty() {
@@ -75,7 +75,7 @@ impl Directory {
         }
         let told = sessions.clone();
         self.lately.told(participant.clone(), told, now);
-        let sessions = self.suspects.pass_over(participant, sessions);
+        let sessions = self.suspects.pass_over(sessions);
         let resolving = self.resolving.remove(participant);
         for answer in resolving.into_iter().flat_map(|of| of.answers) {
             let _ = answer.send(sessions.clone());
@@ -114,7 +114,7 @@ impl Directory {
     fn asks(
         &mut self,
         participant: &ParticipantName,
-        waits: Option<oneshot::Sender<Vec<Session>>>,
+        waits: Option<oneshot::Sender<Vec<Branch>>>,
         now: Instant,
     ) -> bool {
         // One answer is for all who wait. (One that was lost is asked for again.)
@@ -144,6 +144,7 @@ impl Directory {
 mod tests {
     use super::super::lately::FRESH;
     use super::*;
+    use crate::protocol::types::{Session, StoreId};
 
     fn ledger() -> ParticipantName {
         "ledger".parse().unwrap()
@@ -153,18 +154,19 @@ mod tests {
         Branch {
             participant: ledger(),
             session: Session(session),
+            store: StoreId::from_u128(1),
         }
     }
 
     /// What a question comes to at once, and whether the replicas are to be asked.
-    fn find(directory: &mut Directory, now: Instant) -> (Option<Vec<Session>>, bool) {
+    fn find(directory: &mut Directory, now: Instant) -> (Option<Vec<Branch>>, bool) {
         let (answer, mut answered) = oneshot::channel();
         let asks = directory.find(&ledger(), answer, now);
         (answered.try_recv().ok(), asks)
     }
 
-    fn one() -> Vec<Session> {
-        vec![Session(1)]
+    fn one() -> Vec<Branch> {
+        vec![branch(1)]
     }
 
     #[test]
@@ -233,11 +235,11 @@ mod tests {
         assert_eq!(find(&mut directory, now), (None, true));
         // Whoever did not vote is passed over while there is another.
         directory.suspect(&[branch(1)]);
-        directory.told(&ledger(), vec![Session(1), Session(2)], now);
-        let other = vec![Session(2)];
+        directory.told(&ledger(), vec![branch(1), branch(2)], now);
+        let other = vec![branch(2)];
         assert_eq!(find(&mut directory, now), (Some(other), false));
         directory.committed(&[branch(1)]);
-        let both = vec![Session(1), Session(2)];
+        let both = vec![branch(1), branch(2)];
         assert_eq!(find(&mut directory, now), (Some(both), false));
     }
 

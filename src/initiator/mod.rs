@@ -20,9 +20,15 @@
 //! # }
 //! ```
 //!
-//! An initiator needs a majority of replicas, not any particular one, and saves nothing. An error of
-//! [`commit`](Transaction::commit) carries the transaction's id: keep it, and ask for the
-//! [`outcome`](Initiator::outcome) later, from this process or another of the same name.
+//! An initiator needs a majority of replicas, not any particular one, and saves nothing. If
+//! [`commit`](Transaction::commit) cannot tell the outcome, its error carries the transaction's id:
+//! keep the id, and ask for the [`outcome`](Initiator::outcome) later, from this process or another
+//! of the same name.
+//!
+//! "Nothing happened" ([`CommitError::Refused`], [`CommitError::Missing`] and
+//! [`CommitError::Stopped`]) is said only of a transaction whose [`plan`](Transaction::plan) was
+//! never handed out and whose commit was never asked for. After that, every call ends in an outcome
+//! or in [`CommitError::Unknown`].
 
 mod builder;
 mod directory;
@@ -57,9 +63,11 @@ pub enum Outcome {
 pub enum AbortReason {
     /// A participant voted to abort: its request failed, a conflict, a broken connection.
     Vote,
-    /// A vote did not come in time, or an operator ended the transaction: replicas decided by a
-    /// ballot.
+    /// Replicas decided by a ballot: a vote did not come in time, or an operator or the application
+    /// ended the transaction.
     Ballot,
+    /// The application rolled it back before any branch was asked to prepare.
+    Rollback,
     /// It was aborted; the outcome was asked for later, and why is not known any more.
     Unknown,
 }
@@ -68,7 +76,10 @@ impl fmt::Display for AbortReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             AbortReason::Vote => "a participant voted to abort",
-            AbortReason::Ballot => "a vote did not come in time, or an operator ended it",
+            AbortReason::Ballot => {
+                "a vote did not come in time, or an operator or the application ended it"
+            }
+            AbortReason::Rollback => "the application rolled it back",
             AbortReason::Unknown => "the reason is not known any more",
         })
     }
@@ -81,32 +92,44 @@ pub enum Known {
     Committed,
     /// No branch does.
     Aborted,
-    /// It came to its end long ago, all its branches have acted, and which end it was is forgotten.
+    /// The generation of the transaction is settled, and no commit waits for a branch any more. The
+    /// transaction was aborted, or it was committed and every branch has applied it; no replica
+    /// remembers which of the two.
     Forgotten,
 }
 
-/// Why commit did not come to an outcome here.
+/// Why commit, a plan or a rollback did not come to an outcome here.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// Commit was not asked for; nothing happened, and the branches let go.
+    /// Commit was not asked for; nothing happened, and the branches release their work.
     #[error("commit was not asked for: {0}")]
     Refused(#[from] protocol::CommitError),
-    /// The outcome is not known here. It may become either; ask for it with this id.
-    #[error("the outcome of {id} is not known yet: {why}; ask for it later")]
+    /// Commit was not asked for, because a participant that is
+    /// [expected](Transaction::expect) is not enlisted.
+    #[error(
+        "commit of {txn} was not asked for: expected a branch of {}, and none is enlisted; enlist \
+         the ticket that the service returned",
+        missing.join(", ")
+    )]
+    Missing {
+        /// The transaction.
+        txn: TxnId,
+        /// The participants that are not enlisted.
+        missing: Vec<String>,
+    },
+    /// The outcome is not known here. It may be commit or abort; ask for it with this id.
+    #[error("the outcome of {id} is unknown, it may be commit or abort: {why}")]
     Unknown {
-        /// Keep it.
+        /// Keep it, to ask for the [`outcome`](Initiator::outcome) later.
         id: CommitId,
         /// As far as it was told.
         why: String,
     },
-    /// The outcome is forgotten: the question came too late.
-    #[error("the outcome of {0} is forgotten")]
-    Forgotten(CommitId),
     /// An outcome is told to those who take part.
     #[error("{0} was begun by an initiator of another name; only that one may ask for it")]
     NotOurs(CommitId),
-    /// This initiator has stopped before commit was asked for.
+    /// This initiator stopped before a plan was handed out and before commit was asked for.
     #[error("the initiator has stopped; commit of {0} was not asked for")]
     Stopped(TxnId),
 }

@@ -12,8 +12,9 @@ use crate::protocol::initiator::{
 };
 use crate::protocol::message::{Message, Undecided};
 use crate::protocol::paxos::{Ballot, ReplicaId};
-use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Request, Session, TxnId};
+use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Request, TxnId};
 use crate::protocol::{Effects, Host, Input};
+use crate::random::draw;
 use crate::transport::Links;
 
 use super::AbortReason;
@@ -27,21 +28,38 @@ pub(super) enum Call {
     Begin(oneshot::Sender<Option<TxnId>>),
     /// Commit.
     Commit(Commit, oneshot::Sender<Answer>),
-    /// The lowest sequence number that matters.
-    Floor(oneshot::Sender<u32>),
+    /// Fix the roster, because a plan is handed out. Answered with the id under which the
+    /// transaction will be decided.
+    Plan {
+        txn: TxnId,
+        branches: Vec<Branch>,
+        vote_timeout: Duration,
+        answer: oneshot::Sender<Result<CommitId, Refusal>>,
+    },
     /// What came of this one?
     Ask(CommitId, oneshot::Sender<Answer>),
+    /// Roll this one back by a ballot. What came of it?
+    ForceAbort(CommitId, oneshot::Sender<Answer>),
     /// Which sessions of this participant are connected?
-    Resolve(ParticipantName, oneshot::Sender<Vec<Session>>),
-    /// Nobody waits for this commit any more. Answered with its id, and why there is no outcome, if
-    /// it was under way.
-    GiveUp(TxnId, oneshot::Sender<Option<(CommitId, String)>>),
-    /// Commit will not be asked for.
-    Rollback(TxnId, Vec<Branch>),
+    Resolve(ParticipantName, oneshot::Sender<Vec<Branch>>),
+    /// The caller stops waiting. Answered with the id, and why there is no outcome, if it was in
+    /// flight.
+    GiveUp(GivenUp, oneshot::Sender<Option<(CommitId, String)>>),
+    /// Roll back: by a ballot, if a plan was handed out.
+    Rollback(TxnId, Vec<Branch>, oneshot::Sender<Answer>),
     /// Which replica is asked first?
     Relay(oneshot::Sender<Option<ReplicaId>>),
     /// Answered when no commit is under way.
     Drain(oneshot::Sender<()>),
+}
+
+/// What a caller stops waiting for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum GivenUp {
+    /// The end of a transaction that it holds.
+    Transaction(TxnId),
+    /// The answer to a question. The transaction itself may be held elsewhere and stays open.
+    Question(CommitId),
 }
 
 /// What commit is asked for.
@@ -61,16 +79,27 @@ pub(super) enum Answer {
     Forgotten(CommitId),
 }
 
-/// A commit or a question under way.
+/// A commit, a rollback or a question in flight.
 struct Waiting {
     answers: Vec<oneshot::Sender<Answer>>,
     /// Whose branches it has, if it is a commit of this initiator.
     branches: Vec<Branch>,
-    since: Instant,
+    /// When it was asked for. None of a planned transaction: its branches may have voted before.
+    since: Option<Instant>,
     /// What is heard of why it was aborted.
     reason: AbortReason,
     /// What was told last of why there is no outcome yet.
     undecided: Option<Undecided>,
+    goes_on: GoesOn,
+}
+
+/// Whether a question is asked on when no caller waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GoesOn {
+    /// It ends with its last caller.
+    WhileWaitedFor,
+    /// The rollback of a planned transaction: until the outcome is known.
+    UntilDecided,
 }
 
 /// Surrounds an initiator.
@@ -80,13 +109,18 @@ pub(super) struct InitiatorShell {
     /// Commits that were asked for in this turn, in order, until their ids are known.
     asking: BTreeMap<TxnId, (oneshot::Sender<Answer>, Vec<Branch>)>,
     waiting: BTreeMap<CommitId, Waiting>,
+    /// Plans that were asked for in this turn.
+    planning: BTreeMap<TxnId, oneshot::Sender<Result<CommitId, Refusal>>>,
+    /// The transactions that are planned and for which nothing else was asked, with what is heard
+    /// of why they were aborted.
+    planned: BTreeMap<CommitId, AbortReason>,
     directory: Directory,
     /// A commit has had its outcome in this turn: what was asked for it can be asked again.
     has_outcome: bool,
     draining: Option<oneshot::Sender<()>>,
     hedge: Hedge,
     hedge_after: Option<Duration>,
-    /// Transactions that were begun for somebody who has gone.
+    /// Transactions that were begun for a caller that did not wait.
     unwanted: Vec<TxnId>,
     /// An initiator sends itself nothing, but its driver listens.
     _back: mpsc::UnboundedSender<Input<Core>>,
@@ -99,6 +133,8 @@ impl InitiatorShell {
             beginning: VecDeque::new(),
             asking: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            planning: BTreeMap::new(),
+            planned: BTreeMap::new(),
             directory: Directory::default(),
             has_outcome: false,
             draining: None,
@@ -118,10 +154,12 @@ impl Shell for InitiatorShell {
         let Some((id, reason)) = abort_reason(message) else {
             return;
         };
-        if let Some(waiting) = self.waiting.get_mut(id)
-            && waiting.reason == AbortReason::Unknown
+        let waiting = self.waiting.get_mut(id).map(|waiting| &mut waiting.reason);
+        let heard = waiting.or_else(|| self.planned.get_mut(id));
+        if let Some(heard) = heard
+            && *heard == AbortReason::Unknown
         {
-            waiting.reason = reason;
+            *heard = reason;
         }
     }
 
@@ -130,7 +168,7 @@ impl Shell for InitiatorShell {
         match call {
             Call::Begin(answer) => {
                 self.beginning.push_back(answer);
-                step(InitiatorCommand::Begin);
+                step(InitiatorCommand::Begin { nonce: draw() });
             }
             Call::Commit(commit, answer) => {
                 let Commit {
@@ -148,44 +186,44 @@ impl Shell for InitiatorShell {
                     vote_timeout,
                 });
             }
-            Call::Floor(answer) => {
-                let _ = answer.send(host.floor());
+            Call::Plan {
+                txn,
+                branches,
+                vote_timeout,
+                answer,
+            } => {
+                self.planning.insert(txn, answer);
+                step(InitiatorCommand::Plan {
+                    txn,
+                    branches,
+                    vote_timeout,
+                });
             }
             Call::Ask(id, answer) => {
                 self.wait_for(id, answer, Vec::new());
                 step(InitiatorCommand::Ask(id));
+            }
+            Call::ForceAbort(id, answer) => {
+                self.wait_for(id, answer, Vec::new());
+                step(InitiatorCommand::ForceAbort(id));
             }
             Call::Resolve(participant, answer) => {
                 if self.directory.find(&participant, answer, Instant::now()) {
                     step(InitiatorCommand::Resolve(participant));
                 }
             }
-            Call::GiveUp(txn, answer) => {
-                // Whoever gives up has closed its end; others may still wait.
-                let given_up = self
-                    .asking
-                    .get(&txn)
-                    .is_some_and(|(answer, _)| answer.is_closed());
-                if given_up {
-                    self.asking.remove(&txn);
-                }
-                let mut found = None;
-                let mut is_waited_for = self.asking.contains_key(&txn);
-                self.waiting.retain(|id, waiting| {
-                    if id.txn != txn {
-                        return true;
-                    }
-                    waiting.answers.retain(|answer| !answer.is_closed());
-                    found = Some((*id, why(waiting.undecided.as_ref())));
-                    is_waited_for |= !waiting.answers.is_empty();
-                    !waiting.answers.is_empty()
-                });
-                if !is_waited_for {
-                    step(InitiatorCommand::Abandon(txn));
-                }
+            Call::GiveUp(what, answer) => {
+                let found = match what {
+                    GivenUp::Transaction(txn) => self.give_up(txn, host, out),
+                    GivenUp::Question(id) => self.stop_asking(id, host, out),
+                };
                 let _ = answer.send(found);
             }
-            Call::Rollback(txn, branches) => step(InitiatorCommand::Rollback { txn, branches }),
+            Call::Rollback(txn, branches, answer) => {
+                self.rolls_back(host.commit_id(txn), answer);
+                let command = InitiatorCommand::Rollback { txn, branches };
+                host.step(Input::Command(command), out);
+            }
             Call::Relay(answer) => {
                 let _ = answer.send(host.relay());
             }
@@ -221,6 +259,72 @@ impl Shell for InitiatorShell {
 }
 
 impl InitiatorShell {
+    /// A rollback is asked for, of the instance `id` if a plan was handed out.
+    fn rolls_back(&mut self, id: Option<CommitId>, answer: oneshot::Sender<Answer>) {
+        let Some(id) = id else {
+            // No branch was asked to prepare, and none will be.
+            let _ = answer.send(Answer::Aborted(AbortReason::Rollback));
+            return;
+        };
+        // Without its branches: no session is suspected because of a rollback.
+        let waiting = self.wait_for(id, answer, Vec::new());
+        waiting.goes_on = GoesOn::UntilDecided;
+    }
+
+    /// The holder of a transaction stops waiting for its end.
+    fn give_up(
+        &mut self,
+        txn: TxnId,
+        host: &mut Core,
+        out: &mut Effects<Core>,
+    ) -> Option<(CommitId, String)> {
+        // A caller that gives up has closed its end; others may still wait.
+        let asking = self.asking.get(&txn);
+        if asking.is_some_and(|(answer, _)| answer.is_closed()) {
+            self.asking.remove(&txn);
+        }
+        let mut is_waited_for = self.asking.contains_key(&txn);
+        let ids = self.waiting.keys().filter(|id| id.txn == txn).copied();
+        let mut found = None;
+        for id in ids.collect::<Vec<_>>() {
+            found = self.leave(id).map(|why| (id, why));
+            is_waited_for |= self.waiting.contains_key(&id);
+        }
+        if !is_waited_for {
+            host.step(Input::Command(InitiatorCommand::Abandon(txn)), out);
+        }
+        found
+    }
+
+    /// A caller that asked a question stops waiting for the answer.
+    fn stop_asking(
+        &mut self,
+        id: CommitId,
+        host: &mut Core,
+        out: &mut Effects<Core>,
+    ) -> Option<(CommitId, String)> {
+        let found = self.leave(id).map(|why| (id, why));
+        if !self.waiting.contains_key(&id) {
+            host.step(Input::Command(InitiatorCommand::StopAsking(id)), out);
+        }
+        found
+    }
+
+    /// Removes the callers that have gone. Answers why there is no outcome yet.
+    fn leave(&mut self, id: CommitId) -> Option<String> {
+        let problems = self.links.problems.summary();
+        let waiting = self.waiting.get_mut(&id)?;
+        let mut why = why(waiting.undecided.as_ref());
+        if !problems.is_empty() {
+            why.push_str(&format!("; not reached: {problems}"));
+        }
+        waiting.answers.retain(|answer| !answer.is_closed());
+        if waiting.answers.is_empty() && waiting.goes_on == GoesOn::WhileWaitedFor {
+            self.waiting.remove(&id);
+        }
+        Some(why)
+    }
+
     fn notify(&mut self, notice: InitiatorNotice) {
         match notice {
             InitiatorNotice::Begun(txn) => {
@@ -235,13 +339,23 @@ impl InitiatorShell {
                     let _ = answer.send(None);
                 }
             }
+            InitiatorNotice::Planned(id) => {
+                // If the holder of the transaction has gone, its end has been asked for.
+                if let Some(answer) = self.planning.remove(&id.txn)
+                    && answer.send(Ok(id)).is_ok()
+                {
+                    self.planned.entry(id).or_insert(AbortReason::Unknown);
+                }
+            }
             InitiatorNotice::Asked(id) => {
                 if let Some((answer, branches)) = self.asking.remove(&id.txn) {
                     self.wait_for(id, answer, branches);
                 }
             }
             InitiatorNotice::Refused { txn, error } => {
-                if let Some((answer, _)) = self.asking.remove(&txn) {
+                if let Some(answer) = self.planning.remove(&txn) {
+                    let _ = answer.send(Err(error));
+                } else if let Some((answer, _)) = self.asking.remove(&txn) {
                     let _ = answer.send(Answer::Refused(error));
                 }
             }
@@ -258,9 +372,9 @@ impl InitiatorShell {
             }
             InitiatorNotice::Resolved {
                 participant,
-                sessions,
+                branches,
                 ..
-            } => self.directory.told(&participant, sessions, Instant::now()),
+            } => self.directory.told(&participant, branches, Instant::now()),
             // Nobody asks here: operators do.
             InitiatorNotice::Forgotten { .. } | InitiatorNotice::Status { .. } => {}
         }
@@ -273,7 +387,9 @@ impl InitiatorShell {
         self.has_outcome = true;
         match outcome {
             Outcome::Commit => {
-                self.hedge_after = self.hedge.took(waiting.since.elapsed());
+                if let Some(since) = waiting.since {
+                    self.hedge_after = self.hedge.took(since.elapsed());
+                }
                 self.directory.committed(&waiting.branches);
             }
             Outcome::Abort => {
@@ -291,15 +407,23 @@ impl InitiatorShell {
         }
     }
 
-    fn wait_for(&mut self, id: CommitId, answer: oneshot::Sender<Answer>, branches: Vec<Branch>) {
+    fn wait_for(
+        &mut self,
+        id: CommitId,
+        answer: oneshot::Sender<Answer>,
+        branches: Vec<Branch>,
+    ) -> &mut Waiting {
+        let heard = self.planned.remove(&id);
         let waiting = self.waiting.entry(id).or_insert_with(|| Waiting {
             answers: Vec::new(),
             branches,
-            since: Instant::now(),
-            reason: AbortReason::Unknown,
+            since: heard.is_none().then(Instant::now),
+            reason: heard.unwrap_or(AbortReason::Unknown),
             undecided: None,
+            goes_on: GoesOn::WhileWaitedFor,
         });
         waiting.answers.push(answer);
+        waiting
     }
 
     fn ended(&mut self, id: &CommitId) -> Vec<oneshot::Sender<Answer>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::protocol::types::{Branch, ParticipantName, Session};
+use crate::protocol::types::Branch;
 
 /// The most sessions that are suspected at a time.
 const SUSPECTS_MAX: usize = 1_024;
@@ -30,18 +30,12 @@ impl Suspects {
     }
 
     /// The sessions that are not suspected, or all, if every one is.
-    pub(super) fn pass_over(
-        &self,
-        participant: &ParticipantName,
-        sessions: Vec<Session>,
-    ) -> Vec<Session> {
-        let is_good = |session: &Session| {
-            !self.0.contains(&Branch {
-                participant: participant.clone(),
-                session: *session,
-            })
-        };
-        let good: Vec<Session> = sessions.iter().copied().filter(is_good).collect();
+    pub(super) fn pass_over(&self, sessions: Vec<Branch>) -> Vec<Branch> {
+        let good: Vec<Branch> = sessions
+            .iter()
+            .filter(|session| !self.0.contains(session))
+            .cloned()
+            .collect();
         if good.is_empty() { sessions } else { good }
     }
 }
@@ -49,6 +43,7 @@ impl Suspects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::types::{ParticipantName, Session, StoreId};
 
     #[test]
     fn work_goes_to_those_who_vote() {
@@ -56,17 +51,18 @@ mod tests {
         let branch = |session| Branch {
             participant: name.clone(),
             session: Session(session),
+            store: StoreId::from_u128(1),
         };
-        let both = || vec![Session(1), Session(2)];
+        let both = || vec![branch(1), branch(2)];
         let mut suspects = Suspects::default();
-        assert_eq!(suspects.pass_over(&name, both()), both());
+        assert_eq!(suspects.pass_over(both()), both());
         suspects.suspect(&[branch(1)]);
-        assert_eq!(suspects.pass_over(&name, both()), [Session(2)]);
+        assert_eq!(suspects.pass_over(both()), [branch(2)]);
         // Better one that may be dead than none.
         suspects.suspect(&[branch(2)]);
-        assert_eq!(suspects.pass_over(&name, both()), both());
+        assert_eq!(suspects.pass_over(both()), both());
         suspects.clear(&[branch(1)]);
-        assert_eq!(suspects.pass_over(&name, both()), [Session(1)]);
+        assert_eq!(suspects.pass_over(both()), [branch(1)]);
     }
 
     #[test]
@@ -76,6 +72,7 @@ mod tests {
             suspects.suspect(&[Branch {
                 participant: "a".parse().unwrap(),
                 session: Session(session),
+                store: StoreId::from_u128(1),
             }]);
             assert!(suspects.0.len() <= SUSPECTS_MAX);
         }

@@ -1,8 +1,12 @@
 //! A branch, as its service holds it.
 
+use std::sync::Weak;
+
 use thiserror::Error;
 
-use crate::protocol::participant::ParticipantCommand;
+use crate::protocol::participant::{NotEntered, ParticipantCommand};
+#[cfg(feature = "embedded")]
+use crate::protocol::types::StoreId;
 use crate::protocol::types::{Outcome, TxnId};
 
 use super::builder::Participant;
@@ -17,12 +21,30 @@ use super::ticket::{Plan, Ticket};
 pub struct Branch {
     pub(super) txn: TxnId,
     pub(super) participant: Participant,
+    /// Its session has the other end, for as long as work may be done under the branch.
+    pub(super) open: Weak<()>,
 }
 
 impl Branch {
     /// The transaction.
     pub fn txn(&self) -> TxnId {
         self.txn
+    }
+
+    /// Whether work may be done under the branch: it was not asked to prepare, and its session has
+    /// not released it.
+    ///
+    /// A session makes this false before it asks its resource manager to prepare the branch or to
+    /// release its locks. So a resource manager that asks under the mutex of its locks begins no
+    /// work that its session does not end.
+    pub fn is_open(&self) -> bool {
+        self.open.strong_count() > 0
+    }
+
+    /// The store with which the participant is connected.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn store(&self) -> StoreId {
+        self.participant.me().store
     }
 
     /// What the service hands back to its caller, who enlists it.
@@ -69,6 +91,18 @@ pub enum BranchError {
     /// It is being prepared, or over, or was begun too long ago.
     #[error("no work can begin under {0} here: it is being prepared, or over, or too old")]
     Over(TxnId),
+    /// Its generation is not open.
+    #[error(
+        "expected a transaction of a generation that is open, got {0}: the replicas were asked and \
+         do not know it; check the id, and begin another transaction"
+    )]
+    NotOpen(TxnId),
+    /// This session holds as many transactions as it takes.
+    #[error("this session holds too many transactions of the initiator of {0}; try again later")]
+    TooMany(TxnId),
+    /// The participant's name stands for another store, or this one is an older copy.
+    #[error(transparent)]
+    NotEntered(#[from] NotEntered),
     /// The participant stops.
     #[error("this participant is shutting down; ask another process of it")]
     Stopping,

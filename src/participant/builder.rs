@@ -1,15 +1,17 @@
 //! Starts a participant, and stops it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::driver::Driver;
-use crate::protocol::participant::{Participant as Session, ParticipantCommand, ParticipantConfig};
+use crate::protocol::participant::{
+    NotEntered, Participant as Session, ParticipantCommand, ParticipantConfig, Standing,
+};
 use crate::protocol::types::{Branch as BranchName, Peer, TxnId};
 use crate::protocol::{Effects, Host, Input};
 use crate::transport::{Access, ConnectError, Net, Role, draw_session};
@@ -78,47 +80,49 @@ impl ParticipantBuilder {
         self
     }
 
-    /// Connects, and asks what became of the branches that stand prepared.
+    /// Connects, waits until a majority of the replicas has let this store work under the
+    /// participant's name, and asks what became of the branches that stand prepared.
     ///
     /// # Errors
-    /// When the credentials are not a participant's, when no replica lets it in, or when the
-    /// resource manager cannot tell what is in doubt.
+    /// When the credentials are not a participant's, when no replica lets it in or too few are reached,
+    /// when the resource manager cannot tell what is in doubt, or when the participant's name stands for
+    /// another store ([`ConnectError::NotEntered`], which says what to do).
     pub async fn connect<R: ResourceManager>(
         self,
         resource_manager: R,
     ) -> Result<Participant, ConnectError> {
-        let Access {
-            credentials,
-            replicas,
-        } = self.access;
-        let identity = credentials.identity();
+        let identity = self.access.credentials.identity();
         let Role::Participant(name) = &identity.role else {
             return Err(ConnectError::WrongRole {
                 expected: "a participant",
                 got: identity.to_string(),
             });
         };
+        let resource_manager = Arc::new(resource_manager);
+        let serves = resource_manager.serves(identity.cluster.as_str(), name);
+        serves.map_err(|error| ConnectError::NotItsStore(error.to_string()))?;
         let me = BranchName {
             participant: name.clone(),
             session: draw_session(),
+            store: resource_manager.store(),
         };
-        let resource_manager = Arc::new(resource_manager);
-        let serves = resource_manager.serves(identity.cluster.as_str(), name);
-        serves.map_err(|error| ConnectError::ResourceManager(error.to_string()))?;
         let in_doubt = attempt(async { resource_manager.in_doubt().await }).await;
         let in_doubt = in_doubt.map_err(ConnectError::ResourceManager)?;
-        let (net, inbound) = Net::client(Peer::Session(me.clone()), credentials, replicas)?;
+        let (net, inbound) = Net::client(Peer::Session(me.clone()), self.access)?;
         let generations = net.generations(self.connect_timeout).await?;
 
         let mut config = ParticipantConfig::joining(me.clone(), generations);
         let ticks = self.work_max.as_millis().div_ceil(config.tick.as_millis());
         config.work_ticks_max = u32::try_from(ticks).unwrap_or(u32::MAX);
+        config.openings = resource_manager.openings();
+        let tick = config.tick;
         let mut effects = Effects::default();
         let mut session = Session::recover(config, [], &mut effects);
         let command = ParticipantCommand::InDoubt(in_doubt);
         session.step(Input::Command(command), &mut effects);
 
         let (calls, called) = mpsc::channel(CALLS_MAX);
+        let (standing, stands) = watch::channel(Standing::Asking);
         let (back, from_back) = mpsc::unbounded_channel();
         let shell = SessionShell {
             links: net.links.clone(),
@@ -128,24 +132,38 @@ impl ParticipantBuilder {
             },
             back: back.clone(),
             beginning: BTreeMap::new(),
-            begun: BTreeSet::new(),
+            begun: BTreeMap::new(),
             waiting: BTreeMap::new(),
             draining: None,
-            stopping: false,
+            standing,
+            tick,
         };
         let driver = Driver::new(session, shell, effects, inbound, called, from_back);
         let tasks = vec![
             tokio::spawn(driver.run()),
             tokio::spawn(scan(resource_manager, self.scan_interval, back)),
         ];
-        Ok(Participant {
+        let participant = Participant {
             inner: Arc::new(Inner {
                 me,
                 calls,
                 net,
                 tasks,
             }),
-        })
+        };
+        let entered = participant.be_entered(stands, self.connect_timeout).await;
+        match (entered, participant.inner.net.links.problems.summary()) {
+            (Ok(()), _) => Ok(participant),
+            (Err(error), problems)
+                if error.standing == Standing::Asking && !problems.is_empty() =>
+            {
+                Err(ConnectError::TooFewReached {
+                    waited: self.connect_timeout,
+                    problems,
+                })
+            }
+            (Err(error), _) => Err(error.into()),
+        }
     }
 }
 
@@ -188,10 +206,11 @@ impl Participant {
     pub async fn branch(&self, txn: TxnId) -> Result<Branch, BranchError> {
         let (answer, answered) = oneshot::channel();
         self.call(Call::Begin(txn, answer)).await;
-        answered.await.map_err(|_| BranchError::Stopping)??;
+        let open = answered.await.map_err(|_| BranchError::Stopping)??;
         Ok(Branch {
             txn,
             participant: self.clone(),
+            open,
         })
     }
 
@@ -223,6 +242,31 @@ impl Participant {
             task.abort();
         }
         drained.is_ok()
+    }
+
+    /// Waits until the replicas have let this session in. One that is not let in finishes what its
+    /// store holds, if it may, before the error is returned.
+    async fn be_entered(
+        &self,
+        mut stands: watch::Receiver<Standing>,
+        patience: Duration,
+    ) -> Result<(), NotEntered> {
+        let is_known = |standing: &Standing| *standing != Standing::Asking;
+        let known = async { stands.wait_for(is_known).await.map(|standing| *standing) };
+        // At the deadline, and when the session has ended, it is still asking.
+        let known = tokio::time::timeout(patience, known).await;
+        let standing = known.map_or(Standing::Asking, |it| it.unwrap_or(Standing::Asking));
+        match standing {
+            Standing::Entered => return Ok(()),
+            Standing::OtherStore { .. } => {
+                let (answer, drained) = oneshot::channel();
+                self.call(Call::Drain(answer)).await;
+                let _ = tokio::time::timeout(patience, drained).await;
+            }
+            Standing::Asking | Standing::OldOpening { .. } | Standing::TooManyNames => {}
+        }
+        let me = self.inner.me.clone();
+        Err(NotEntered { me, standing })
     }
 
     async fn drain(&self, patience: Duration) {

@@ -5,7 +5,9 @@ use std::fmt;
 use std::future::Future;
 
 use crate::protocol::participant::InDoubt;
-use crate::protocol::types::{Branch, CommitId, ParticipantName, ReadOnly, Request, TxnId, Vote};
+use crate::protocol::types::{
+    Branch, CommitId, Opening, ParticipantName, ReadOnly, Request, StoreId, TxnId, Vote,
+};
 
 /// The name of a branch once commit was asked for: to be written with everything that is prepared
 /// under it, since two sessions of one participant may stand in one transaction.
@@ -32,26 +34,54 @@ pub enum Expiry {
     NotPrepared,
 }
 
+/// What a store found when it was told to commit a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The branch is committed, durably: it stood prepared, or the marker that its own commit wrote
+    /// is there.
+    Found,
+    /// Neither the branch nor its marker is there. Nothing was changed. The participant asks the
+    /// replicas; no waiting turns this into a success.
+    Missing,
+}
+
 /// A store that takes part in transactions: prepares, and later commits or rolls back.
 ///
 /// A [`Participant`](super::Participant) calls it; several branches at a time, but for one branch
 /// one call after another. What a call returns `Ok` for is durable, and every call may
 /// come again after it was done. An error of `commit`, `rollback` or `expire` is tried again until
 /// there is none: nothing else can be done, since the outcome stands.
+///
+/// The calls are tasks of the runtime. A call may wait as long as it must, but a call that blocks its
+/// thread holds up every other branch of the process: hand work that blocks to `spawn_blocking`.
 pub trait ResourceManager: Send + Sync + 'static {
     /// What can go wrong.
     type Error: Error + Send + Sync + 'static;
 
-    /// A session of this participant begins, with a certificate of this cluster: asked before anything
-    /// else, and an error refuses it. Who keeps branches of several apart by name, and was given other
-    /// names than these, would ask the wrong cluster about them, and roll back what that one does not
-    /// know.
+    /// A session of this participant begins, with a certificate of this cluster. The session calls this
+    /// first, and ends if it fails. A store that keeps the branches of another participant or cluster
+    /// must refuse: its branches would be asked about in the wrong place, and rolled back because they
+    /// are not known there.
     ///
     /// # Errors
-    /// When it keeps the branches of somebody else.
+    /// When the store keeps the branches of another participant: the error says of which one.
     fn serves(&self, cluster: &str, participant: &ParticipantName) -> Result<(), Self::Error> {
         let _ = (cluster, participant);
         Ok(())
+    }
+
+    /// The identity of the store: drawn at random when the store is created, kept inside it, the
+    /// same for as long as it exists. A physical copy of the store keeps it.
+    fn store(&self) -> StoreId;
+
+    /// The openings of the store that it remembers, this one last, for a store that can have only one
+    /// process at a time and counts its openings: durably, before this one is told. None for a store
+    /// that does not count.
+    ///
+    /// A store that does not remember the opening that worked last is an older copy of itself: it is
+    /// turned away. (A resource manager that wraps another one must pass this on.)
+    fn openings(&self) -> Vec<Opening> {
+        Vec::new()
     }
 
     /// Runs the request, if there is one, and makes the branch durable, its name with it: after
@@ -71,10 +101,11 @@ pub trait ResourceManager: Send + Sync + 'static {
 
     /// Commits a prepared branch.
     ///
-    /// A branch that is not there counts as committed only with proof: a marker that its own commit
-    /// wrote, or that its id is up to the [settled](Self::settled) horizon, since then another
-    /// session has seen it to its end. Without proof this is an error.
-    fn commit(&self, branch: &BranchId) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// A branch that does not stand prepared counts as committed only with [proof](Proof): the
+    /// marker that its own commit wrote. The settled horizon proves nothing. (Counter-example: an
+    /// empty store takes the horizon for proof, and a commit that waits for the right store is
+    /// lost.)
+    fn commit(&self, branch: &BranchId) -> impl Future<Output = Result<Proof, Self::Error>> + Send;
 
     /// Rolls a branch back, prepared or not, and lets go of its work. One that is not there is
     /// rolled back.
@@ -90,6 +121,12 @@ pub trait ResourceManager: Send + Sync + 'static {
     fn expire(&self, branch: &BranchId)
     -> impl Future<Output = Result<Expiry, Self::Error>> + Send;
 
-    /// Everything up to this id is settled: the markers of commits up to there may be dropped.
-    fn settled(&self, through: CommitId) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Everything up to `through` is settled, and of this participant's branches only `listed` may
+    /// still be told to commit: the markers of all other commits up to `through` are to be deleted.
+    /// An older call that comes late says nothing about ids above its own `through`.
+    fn settled(
+        &self,
+        through: CommitId,
+        listed: &[BranchId],
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }

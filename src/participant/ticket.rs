@@ -12,8 +12,9 @@ use crate::protocol::types::{Branch, CommitId, ReadOnly, Roster, TxnId};
 
 /// A branch, as its service hands it back to the caller: that session works under that transaction.
 ///
-/// Its text form goes into a header or a field of an answer:
-/// `00000001-00c0ffee00c0ffee-0000002a@ledger/00000000deadbeef`.
+/// Its text form, `transaction@participant/session/store`, goes into a header or a field of an
+/// answer:
+/// `00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef@ledger/00000000deadbeef/00112233445566778899aabbccddeeff`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ticket {
     /// The transaction.
@@ -44,8 +45,9 @@ impl FromStr for Ticket {
 /// A text that is no ticket or plan.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "expected a ticket like 00000001-00c0ffee00c0ffee-0000002a@ledger/00000000deadbeef, or a plan \
-     as the initiator made it, got {got:?}"
+    "expected a ticket (transaction@participant/session/store) like \
+     00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef@ledger/00000000deadbeef/\
+     00112233445566778899aabbccddeeff, or a plan as the initiator made it, got {got:?}"
 )]
 pub struct TicketError {
     /// The text.
@@ -55,11 +57,12 @@ pub struct TicketError {
 /// The whole roster of a transaction, for services that prepare by themselves as the last step of
 /// their work: that saves one message delay. Made by
 /// [`Transaction::plan`](crate::initiator::Transaction::plan); its text form is hexadecimal.
+///
+/// Once a plan has left the initiator, the transaction ends in an outcome only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub(crate) id: CommitId,
     pub(crate) roster: Roster,
-    pub(crate) floor: u32,
     pub(crate) vote_timeout: Duration,
 }
 
@@ -75,7 +78,6 @@ impl Plan {
         Plan {
             id,
             roster,
-            floor: 3,
             vote_timeout: Duration::from_secs(1),
         }
     }
@@ -88,7 +90,8 @@ impl Plan {
             request: None,
             // Other branches may still work.
             read_only: ReadOnly::Forbidden,
-            floor: self.floor,
+            // Sessions believe the floor of a relay only: a relay has checked the owner.
+            floor: 0,
             vote_timeout: self.vote_timeout,
         }
     }
@@ -129,18 +132,20 @@ mod tests {
     use super::*;
     use crate::protocol::types::RosterDigest;
 
+    const TICKET: &str = "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef@\
+                          ledger/00000000deadbeef/00112233445566778899aabbccddeeff";
+
     #[test]
     fn a_ticket_reads_back() {
-        let text = "00000001-00c0ffee00c0ffee-0000002a@ledger/00000000deadbeef";
-        let ticket: Ticket = text.parse().unwrap();
+        let ticket: Ticket = TICKET.parse().unwrap();
         assert_eq!(ticket.branch.participant.as_str(), "ledger");
-        assert_eq!(ticket.to_string(), text);
+        assert_eq!(ticket.to_string(), TICKET);
         for wrong in [
             "",
-            "00000001-00c0ffee00c0ffee-0000002a",
-            "00000001-00c0ffee00c0ffee-0000002a@ledger",
-            "00000001-00c0ffee00c0ffee-0000002a@ledger/deadbeef",
-            "x@ledger/00000000deadbeef",
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef",
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef@ledger",
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef@ledger/deadbeef",
+            "x@ledger/00000000deadbeef/00112233445566778899aabbccddeeff",
         ] {
             let error = wrong.parse::<Ticket>().unwrap_err();
             assert!(error.to_string().contains(&format!("{wrong:?}")));
@@ -149,13 +154,11 @@ mod tests {
 
     #[test]
     fn a_plan_reads_back_and_must_fit_its_roster() {
-        let ticket = "00000001-00c0ffee00c0ffee-0000002a@ledger/00000000deadbeef";
-        let ticket: Ticket = ticket.parse().unwrap();
+        let ticket: Ticket = TICKET.parse().unwrap();
         let roster = Roster::new([ticket.branch]).unwrap();
         let mut plan = Plan {
             id: CommitId::new(ticket.txn, &roster),
             roster,
-            floor: 3,
             vote_timeout: Duration::from_secs(1),
         };
         assert_eq!(plan.to_string().parse(), Ok(plan.clone()));

@@ -15,7 +15,7 @@ use crate::protocol::types::{Branch, CommitId, Outcome, ReadOnly, Request, TxnId
 
 use crate::store::committer::text_of;
 
-use super::resource_manager::{BranchId, Expiry, ResourceManager};
+use super::resource_manager::{BranchId, Expiry, Proof, ResourceManager};
 
 /// The pause before what failed is tried again: doubled each time.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -70,17 +70,19 @@ impl<R: ResourceManager> Worker<R> {
             let finishing = || async move {
                 match outcome {
                     Outcome::Commit => manager.commit(branch).await,
-                    Outcome::Abort => manager.rollback(branch).await,
+                    Outcome::Abort => manager.rollback(branch).await.map(|()| Proof::Found),
                 }
             };
-            if until_done(&of, "commit or rollback", &back, finishing)
-                .await
-                .is_none()
-            {
-                return;
-            }
+            let finished = until_done(&of, "commit or rollback", &back, finishing).await;
+            let Some(proof) = finished else { return };
             let BranchId { id, branch } = of;
-            answer(&back, ParticipantCommand::Finished { id, branch });
+            answer(
+                &back,
+                match proof {
+                    Proof::Found => ParticipantCommand::Finished { id, branch },
+                    Proof::Missing => ParticipantCommand::NotProven { id, branch },
+                },
+            );
         });
     }
 
@@ -108,11 +110,13 @@ impl<R: ResourceManager> Worker<R> {
         tokio::spawn(async move { manager.let_go(txn).await });
     }
 
-    pub(super) fn settled(&self, through: CommitId) {
+    pub(super) fn settled(&self, through: CommitId, listed: Vec<(CommitId, Branch)>) {
         let manager = self.resource_manager.clone();
+        let listed = listed.into_iter();
+        let listed: Vec<BranchId> = listed.map(|(id, branch)| BranchId { id, branch }).collect();
         tokio::spawn(async move {
             // The next horizon drops what this one could not.
-            if let Err(error) = manager.settled(through).await {
+            if let Err(error) = manager.settled(through, &listed).await {
                 tracing::warn!(%error, "markers of settled commits were not dropped");
             }
         });
@@ -184,6 +188,7 @@ mod tests {
     use crate::protocol::types::{InitiatorId, Roster, Session as Number};
 
     use super::*;
+    use crate::protocol::types::StoreId;
 
     /// Whatever takes longer hangs.
     const LONG: Duration = Duration::from_secs(30);
@@ -200,6 +205,10 @@ mod tests {
     impl ResourceManager for Away {
         type Error = std::io::Error;
 
+        fn store(&self) -> StoreId {
+            StoreId::from_u128(1)
+        }
+
         async fn prepare(
             &self,
             _: &BranchId,
@@ -209,8 +218,8 @@ mod tests {
             away().map(|()| Vote::Aborted)
         }
 
-        async fn commit(&self, _: &BranchId) -> Failed {
-            away()
+        async fn commit(&self, _: &BranchId) -> Result<Proof, Self::Error> {
+            away().map(|()| Proof::Found)
         }
 
         async fn rollback(&self, _: &BranchId) -> Failed {
@@ -227,7 +236,7 @@ mod tests {
             away().map(|()| Expiry::NotPrepared)
         }
 
-        async fn settled(&self, _: CommitId) -> Failed {
+        async fn settled(&self, _: CommitId, _: &[BranchId]) -> Failed {
             away()
         }
     }
@@ -239,11 +248,13 @@ mod tests {
         let me = Branch {
             participant: "ledger".parse().unwrap(),
             session: Number(1),
+            store: StoreId::from_u128(1),
         };
         let txn = TxnId {
             generation: 1,
-            initiator: InitiatorId(1),
+            initiator: InitiatorId::from_u128(1),
             sequence: 1,
+            nonce: 9,
         };
         let id = CommitId::new(txn, &Roster::new([me.clone()]).unwrap());
         let manager = Arc::new(Away);

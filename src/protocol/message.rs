@@ -4,19 +4,22 @@
 //! it before it changes anything; what does not fit (a roster that is not the commit id's, a vote
 //! for somebody else's branch) is dropped.
 
+mod control;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::paxos::log::LogMessage;
 use super::paxos::{Ballot, ReplicaId};
 use super::types::{
-    Branch, BranchSet, CommitId, Configuration, Entry, Generations, Listed, Outcome,
-    ParticipantName, ROSTER_MAX, ReadOnly, Request, Roster, Session, TxnId, Vote, limited,
+    Branch, BranchSet, CommitId, Configuration, Entered, Entering, Entry, Generations, Listed,
+    Opening, Outcome, ParticipantName, ROSTER_MAX, ReadOnly, Request, Roster, StoreId, TxnId, Vote,
+    limited,
 };
 
 pub use super::types::Unapplied;
+pub use control::{Admission, Declined, Frozen, LISTING_MAX, ListPage, StoresPage, Waits};
 
 /// The most transactions that one recovery message carries.
 pub const BATCH_MAX: usize = 256;
@@ -48,7 +51,7 @@ pub enum Message {
         /// The participant.
         participant: ParticipantName,
     },
-    /// Operator to replica: start a ballot now, so that the transaction ends.
+    /// Operator or initiator to replica: start a ballot now, so that the transaction ends.
     ForceAbort {
         /// The instance.
         id: CommitId,
@@ -136,8 +139,8 @@ pub enum Message {
     Resolved {
         /// The participant.
         participant: ParticipantName,
-        /// Its sessions.
-        sessions: Vec<Session>,
+        /// What would stand in a roster for each of its sessions.
+        branches: Vec<Branch>,
     },
     /// Replica to initiator, session or operator: too many undecided transactions; try later.
     Busy {
@@ -212,6 +215,8 @@ pub enum Message {
         slot: u64,
         /// List commits after this one.
         after: Option<CommitId>,
+        /// And stores after this name.
+        after_name: Option<ParticipantName>,
     },
     /// Replica to replica or operator: what they come to.
     State {
@@ -222,7 +227,9 @@ pub enum Message {
         /// The first [`LIST_MAX`](super::types::LIST_MAX) settled commits after `after` that wait
         /// for a branch, in order.
         listed: Vec<Listed>,
-        /// Whether there are more.
+        /// The stores that names stand for. (Seldom more than one page.)
+        stores: Box<StoresPage>,
+        /// Whether there are more, of commits or of stores.
         more: bool,
     },
 
@@ -243,71 +250,105 @@ pub enum Message {
         /// The commit.
         id: CommitId,
     },
+    /// Replica to session: commit was chosen, apply it to this branch; but the sender holds an abort
+    /// of it, because a branch of the roster said different things to different replicas. Like
+    /// `Finish`, except that a branch without proof answers `Contradicted`.
+    Disputed {
+        /// The instance.
+        id: CommitId,
+        /// The branch; not the receiver's own if its session is gone.
+        branch: Branch,
+    },
+    /// Session to replica: commit was chosen and disputed, and this branch had rolled back. Counts as
+    /// `Applied`: the branch waits for nothing any more.
+    Contradicted {
+        /// The instance.
+        id: CommitId,
+        /// The branch; not the sender's own if its session is gone.
+        branch: Branch,
+    },
+    /// Session to replica: the store that holds this branch was told to commit it, and has neither the
+    /// branch nor a marker of its commit. Answered with `Expired` when the commit is settled and off
+    /// the list.
+    Unproven {
+        /// The instance.
+        id: CommitId,
+        /// The branch; not the sender's own if its session is gone.
+        branch: Branch,
+    },
+    /// Session to replica: which commits up to `through` may its store still be told to apply?
+    /// Answered by a replica whose horizon covers `through`.
+    List {
+        /// A horizon.
+        through: CommitId,
+        /// List commits after this one.
+        after: Option<CommitId>,
+    },
+    /// Replica to session: which commits its store may still be told to apply. (Rare and large.)
+    ListPage(Box<ListPage>),
     /// Replica to operator: nothing was done; or, with [`Declined::LostSight`], nobody knows.
     Declined(Declined),
+
+    /// Session to replica, first of all: may my store work under this name? Answered with `Admission`,
+    /// now and whenever the control log says something new of the name.
+    Present {
+        /// This opening of the store, if it counts them.
+        opening: Option<Opening>,
+        /// The opening that the log has, if it was told and the store remembers it.
+        after: Option<Opening>,
+    },
+    /// Replica to session.
+    Admission {
+        /// How many entries of the log this comes from: a later one says more.
+        slot: u64,
+        /// What it says.
+        admission: Admission,
+    },
+    /// Replica to the leader of the log: these stores have presented themselves, under names that
+    /// stand for none.
+    Enter {
+        /// At most [`LIST_MAX`](super::types::LIST_MAX).
+        stores: Vec<Entering>,
+    },
+    /// Operator to replica: this store is gone for good. Answered with `Named` when the name stands for
+    /// it no longer, or with `Declined`.
+    Gone {
+        /// The name.
+        participant: ParticipantName,
+        /// The store.
+        store: StoreId,
+    },
+    /// Operator to replica: the store of this participant was restored from a copy. Answered with
+    /// `Named` when the next opening is entered whichever it is, or with `Declined`.
+    Restored {
+        /// The name.
+        participant: ParticipantName,
+        /// The store.
+        store: StoreId,
+    },
+    /// Replica to operator: done; and what the name stands for now.
+    Named {
+        /// The name.
+        participant: ParticipantName,
+        /// The store; none if the next one that presents itself is entered.
+        entered: Option<Entered>,
+    },
+    /// Leader of the log to a replica that is to decide the next generation: do you know what was chosen
+    /// before this slot? Leaves only over a connection that the leader has dialed.
+    Probe {
+        /// The slot.
+        slot: u64,
+    },
+    /// The answer to `Probe`.
+    Probed {
+        /// The first slot of which the sender does not know what was chosen.
+        slot: u64,
+    },
 }
 
 /// A message is moved a dozen times on its way, in its full size whatever it is: what is bulky and
 /// rare is kept behind a pointer.
-const _: () = assert!(size_of::<Message>() <= 112);
-
-/// Why a replica did not do what an operator asked, or cannot tell.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Error)]
-#[non_exhaustive]
-pub enum Declined {
-    /// Another replica leads the log, or none does for the moment.
-    #[error("this replica does not lead the control log; ask replica {}", or_unknown(*leader))]
-    NotLeader {
-        /// Who does, if it is known.
-        leader: Option<ReplicaId>,
-    },
-    /// An entry is being decided already.
-    #[error("another change is under way; look at what came of it and try again")]
-    UnderWay,
-    /// The operator does not know the latest generation.
-    #[error("generation {latest} is the latest; look at it before you change it")]
-    Changed {
-        /// The latest.
-        latest: u32,
-    },
-    /// A new replica has a name that was used before.
-    #[error("replica id {0} was used before; a new replica needs an id above all former ones")]
-    UsedId(ReplicaId),
-    /// Too many generations wait to be settled.
-    #[error("{0} generations wait to be settled; a majority of each must be up for that")]
-    TooManyUnsettled(usize),
-    /// This replica fell behind while the entry was being decided. It may have been done.
-    #[error("it is not known whether it was done; look at what there is before you try again")]
-    LostSight,
-    /// A participant that should be gone for good is connected.
-    #[error("participant {0} is connected, and will apply the commit: it needs no release")]
-    Connected(ParticipantName),
-    /// The commit is not settled, or waits for nobody.
-    #[error("{0} is not among the settled commits that wait for a branch")]
-    NotListed(CommitId),
-}
-
-fn or_unknown(leader: Option<ReplicaId>) -> String {
-    leader.map_or_else(|| "(none is known)".into(), |leader| leader.to_string())
-}
-
-/// What a frozen replica holds of an instance, in [`Message::Collected`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Frozen {
-    /// What it would report in phase 1b.
-    pub report: Report,
-    /// The outcome, if it knows it, and whether nobody waits for it any more.
-    pub decided: Option<(Outcome, Waits)>,
-}
-
-/// Whether some branch waits for an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Waits {
-    /// Some branch may not have applied it.
-    Some,
-    /// An abort, or all branches have applied it.
-    None,
-}
+const _: () = assert!(size_of::<Message>() <= 120);
 
 /// Body of [`Message::BeginCommit`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

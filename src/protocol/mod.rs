@@ -52,7 +52,7 @@
 //! | `Decided` | replica | replicas, initiator, operator | chosen |
 //! | `Finish` | replica | session | chosen; pushed until `Applied` |
 //! | `Ask`, `Undecided`, `Busy` | anyone, replica | replica, asker | what came of it? |
-//! | `ForceAbort` | operator | replica | a ballot now |
+//! | `ForceAbort` | operator, initiator | replica | a ballot now |
 //! | `Rollback`, `LetGo` | initiator, relay | relay, session | commit will not be asked for |
 //! | `Inquire`, `Status`, `Forgotten`, `Resolve`, `Resolved` | initiator, operator | replica | what do you know? |
 //! | `Announce` | replica | everyone | they connect, it is time, or a generation was opened or settled |

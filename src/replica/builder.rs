@@ -24,7 +24,7 @@ use crate::wire::Frame;
 
 use super::metering::save_observer;
 use super::shell::{Call, Exit, ReplicaShell};
-use super::starting::{hear_peers, watch_amnesia};
+use super::starting::{hear_peers, watch_amnesia, watch_data};
 
 /// How often the others are told how far this replica's store is.
 const TELL_LSN: Duration = Duration::from_secs(1);
@@ -50,6 +50,8 @@ pub struct Tuning {
     pub generation_period: Duration,
     /// After how many transactions a new generation is opened before its time. Usually a million.
     pub generation_transactions_max: u64,
+    /// How long a generation lasts at least, however many transactions it holds. Usually one minute.
+    pub generation_min: Duration,
     /// How long transactions under way get to finish once their generation is closed. Usually one
     /// minute.
     pub grace: Duration,
@@ -64,6 +66,7 @@ impl Default for Tuning {
         Tuning {
             generation_period: Duration::from_secs(600),
             generation_transactions_max: 1_000_000,
+            generation_min: Duration::from_secs(60),
             grace: Duration::from_secs(60),
             undecided_max: 100_000,
             vote_timeout_max: Duration::from_secs(600),
@@ -77,8 +80,12 @@ impl Tuning {
         let ticks = |time: Duration| u32::try_from(time.as_millis() / tick).unwrap_or(u32::MAX);
         config.generation_ticks = ticks(self.generation_period).max(1);
         config.generation_transactions_max = self.generation_transactions_max.max(1);
+        config.generation_ticks_min = ticks(self.generation_min);
         config.grace_ticks = ticks(self.grace);
         config.undecided_max = self.undecided_max;
+        // Of honest participants with transactions of their own alone, only the relay is asked.
+        let unvouched_max = self.generation_transactions_max.saturating_mul(4);
+        config.unvouched_max = usize::try_from(unvouched_max).unwrap_or(usize::MAX);
         config.vote_timeout_max = self.vote_timeout_max;
     }
 
@@ -132,9 +139,36 @@ pub enum ReplicaError {
         /// What the store held at the start.
         found: u64,
     },
+    /// Its data directory is not there any more.
+    #[error(
+        "the data directory {data} has gone under this replica ({why}): nothing is saved there any \
+         more. Bring it back (is its disk mounted?) and start the replica; if it is lost, replace the \
+         replica by one with a new id (`paxos-commit cluster replace`)"
+    )]
+    DataGone {
+        /// The directory.
+        data: PathBuf,
+        /// What was found.
+        why: String,
+    },
     /// It does not run any more.
     #[error("the replica's driver has ended; its last words are in the log")]
     Ended,
+}
+
+impl ReplicaError {
+    /// Whether the replica has lost what it promised, or may have. It can never serve again, and must be
+    /// replaced by one with a new id: a supervisor need not start it again.
+    pub fn must_be_replaced(&self) -> bool {
+        match self {
+            ReplicaError::Store(error) => error.must_be_replaced(),
+            ReplicaError::Amnesia { .. } => true,
+            ReplicaError::WrongIdentity { .. }
+            | ReplicaError::Listen(_)
+            | ReplicaError::DataGone { .. }
+            | ReplicaError::Ended => false,
+        }
+    }
 }
 
 /// Why a replica that ran stopped.
@@ -247,11 +281,8 @@ impl ReplicaBuilder {
             lsn,
             peers,
         };
-        let Access {
-            credentials,
-            replicas: seeds,
-        } = self.access;
-        let (net, inbound) = Net::replica(&place, credentials, seeds.clone())?;
+        let seeds = self.access.replicas.clone();
+        let (net, inbound) = Net::replica(&place, self.access)?;
         let address = net.links.address();
         let address = address.map_err(|error| ListenError::Bind {
             address: self.listen,
@@ -268,6 +299,7 @@ impl ReplicaBuilder {
             generation,
             initiator,
             sequence,
+            nonce: 0,
         };
         let stored: Stored = finished.into_iter().map(txn).collect();
         let mut effects = Effects::default();
@@ -340,16 +372,18 @@ impl Replica {
         self.address
     }
 
-    /// Waits until it ends by itself: removed, or found to have lost its memory.
+    /// Waits until it ends by itself: removed, found to have lost its memory, or without its data
+    /// directory.
     ///
     /// # Errors
-    /// When it has lost what it promised, or does not run any more.
+    /// When it has lost what it promised or its data directory, or does not run any more.
     pub async fn ended(&self) -> Result<End, ReplicaError> {
         let mut removed = self.removed.clone();
         let removed = removed.wait_for(|removed| *removed);
         tokio::select! {
             removed = removed => removed.map(|_| End::Removed).map_err(|_| ReplicaError::Ended),
             error = watch_amnesia(&self.net.links, self.id) => Err(error),
+            error = watch_data(&self.store) => Err(error),
         }
     }
 

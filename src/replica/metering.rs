@@ -89,10 +89,35 @@ pub fn describe_metrics() {
          `crowded` if too many were coming in at a time. `status` shows them too."
     );
     describe_counter!(
+        "paxos_commit_contradictions_total",
+        Unit::Count,
+        "Settled commits that are aborted here: a client said different things to different \
+         replicas. The log names the branch that voted to abort."
+    );
+    describe_counter!(
+        "paxos_commit_unproven_total",
+        Unit::Count,
+        "In a participant: commits of which its store has neither the branch nor a marker. Another \
+         store of the name holds the branch, or it is lost."
+    );
+    describe_counter!(
+        "paxos_commit_contradicted_total",
+        Unit::Count,
+        "In a participant: branches that had rolled back what the others commit, because a \
+         participant of the transaction said different things to different replicas."
+    );
+    describe_counter!(
         "paxos_commit_resource_manager_errors_total",
         Unit::Count,
         "In a participant: commits and rollbacks that failed and are tried again. While it grows, \
          branches stay in doubt."
+    );
+    describe_counter!(
+        "paxos_commit_work_unasked_total",
+        Unit::Count,
+        "In a participant: branches whose work ended because no process asked to commit it or to \
+         roll it back. Callers crash, or they do not enlist the branch: then a transaction can \
+         commit without this work. The log names each transaction."
     );
     describe_gauge!(
         "paxos_commit_postgres_prepared",
@@ -178,6 +203,7 @@ impl Meters {
             | Record::Promise { .. }
             | Record::Accept { .. }
             | Record::Committed { .. }
+            | Record::Disputed { .. }
             | Record::Round { .. }
             | Record::Log(_)
             | Record::Frozen { .. }

@@ -20,6 +20,7 @@
 
 mod builder;
 mod metering;
+mod saying;
 mod shell;
 mod starting;
 

@@ -25,6 +25,7 @@ use crate::transport::Links;
 use crate::wire::{Answer, Frame, LISTING_MAX, Listing, Query, Report};
 
 use super::metering::Meters;
+use super::saying::{Said, say_generations};
 
 /// How long records that nobody waits for may wait for a save that somebody does.
 const LINGER: Duration = Duration::from_millis(20);
@@ -49,6 +50,7 @@ pub(super) struct ReplicaShell {
     meters: Meters,
     saving: Saving,
     oldest: Oldest,
+    said: Said,
 }
 
 impl ReplicaShell {
@@ -60,6 +62,7 @@ impl ReplicaShell {
             meters: Meters::new(),
             saving: Saving::default(),
             oldest: Oldest::default(),
+            said: Said::default(),
         }
     }
 }
@@ -131,6 +134,7 @@ impl Shell for ReplicaShell {
     ) {
         self.evict(host, out);
         self.set_gauges(host);
+        self.said.leader(host.log_leader());
         for record in &out.save {
             self.meters.count_record(record);
         }
@@ -349,6 +353,7 @@ impl Exit {
         self.durable.fetch_max(turn, Ordering::Release);
         self.links.lsns().own = lsn;
         if let Some(generations) = news {
+            say_generations(&self.links.generations().borrow(), &generations);
             self.links.learn(&generations);
         }
         for (to, message) in &send {
@@ -373,6 +378,17 @@ impl Exit {
                 ReplicaNotice::Rejected { from, reason } => {
                     self.links.refused("rejected", &from, &reason);
                 }
+                ReplicaNotice::Contradiction { id, against } => {
+                    metrics::counter!("paxos_commit_contradictions_total").increment(1);
+                    let against = against.map(|branch| branch.to_string());
+                    tracing::error!(
+                        %id,
+                        against,
+                        "a commit is aborted here: a client said different things to different \
+                         replicas; the commit stands"
+                    );
+                }
+                ReplicaNotice::Dial(members) => self.links.dial_also(members),
                 ReplicaNotice::Removed => {
                     self.removed.send_replace(true);
                 }

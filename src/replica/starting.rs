@@ -2,13 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{Configuration, Generations, Member};
+use crate::random::draw_into;
 use crate::store::{Identity, InitError, Store};
-use crate::transport::{Links, Name, draw_into};
+use crate::transport::{Links, Name};
 
 use super::builder::ReplicaError;
+
+/// For how long no other replica answers before what to do about it is said.
+const ALONE_AFTER: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether the data directory is there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Makes the data directory of a new replica; never done by a start.
 ///
@@ -49,15 +58,62 @@ pub(super) async fn hear_peers(
     members.remove(&me);
     // Of 2F+1 with this one; one that joins has 2F+1 others, of which F are as good as any.
     let needed = members.len() / 2;
+    let mut told = Told::Nothing;
     loop {
         let heard = links.heard.notified();
         let mut heard = std::pin::pin!(heard);
         heard.as_mut().enable();
         check(links, me)?;
-        if links.lsns().heard.intersection(&members).count() >= needed {
+        let heard_of = links.lsns().heard.clone();
+        if heard_of.intersection(&members).count() >= needed {
             return Ok(());
         }
-        heard.await;
+        let silent: Vec<String> = members
+            .difference(&heard_of)
+            .map(ToString::to_string)
+            .collect();
+        told = told.tell(needed, &silent.join(", "), links);
+        let _ = tokio::time::timeout(told.pause(), heard).await;
+    }
+}
+
+/// What a replica that waits for others has said of it in its log.
+#[derive(Clone, Copy)]
+enum Told {
+    Nothing,
+    Waiting,
+    Alone,
+}
+
+impl Told {
+    fn pause(self) -> Duration {
+        match self {
+            Told::Nothing | Told::Waiting => ALONE_AFTER,
+            Told::Alone => Duration::MAX,
+        }
+    }
+
+    fn tell(self, needed: usize, silent: &str, links: &Links) -> Told {
+        match self {
+            Told::Nothing => {
+                tracing::info!(
+                    replicas = silent,
+                    needed,
+                    "waiting for other replicas to answer"
+                );
+                Told::Waiting
+            }
+            Told::Waiting if links.lsns().heard.is_empty() => {
+                tracing::warn!(
+                    replicas = silent,
+                    "no replica that this one knows has answered: they are down, or were replaced while \
+                     this one was. Ask `paxos-commit cluster retire` whether it is still needed; if it is, \
+                     name replicas that are up in its replica.toml ([[replica]])"
+                );
+                Told::Alone
+            }
+            told => told,
+        }
     }
 }
 
@@ -71,6 +127,21 @@ pub(super) async fn watch_amnesia(links: &Links, me: ReplicaId) -> ReplicaError 
             return error;
         }
         heard.await;
+    }
+}
+
+/// Completes when the data directory has gone, or another one stands in its place.
+pub(super) async fn watch_data(store: &Arc<Store>) -> ReplicaError {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let looked = store.clone();
+        let there = tokio::task::spawn_blocking(move || looked.is_there()).await;
+        if let Ok(Err(why)) = there {
+            return ReplicaError::DataGone {
+                data: store.place().to_owned(),
+                why,
+            };
+        }
     }
 }
 

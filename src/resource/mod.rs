@@ -10,11 +10,17 @@
 //! checklist, and a kit that checks it for a resource manager of your own, is in `conformance`
 //! (feature `conformance`).
 
+#[cfg(feature = "postgres")]
+pub(crate) mod base32;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(any(feature = "mariadb", feature = "postgres"))]
+pub(crate) mod identity;
 #[cfg(feature = "mariadb")]
 pub mod mariadb;
+#[cfg(any(feature = "mariadb", feature = "postgres"))]
+pub(crate) mod masking;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +55,7 @@ const FILES_MAX: usize = 256;
 pub(super) struct Directory {
     dir: PathBuf,
     /// The lock is on the directory itself: there is no file that must be created to take it.
-    _lock: File,
+    lock: File,
 }
 
 /// What an open store consists of.
@@ -119,6 +120,22 @@ impl Directory {
             }
             Err(source) => Err(OpenError::Io { dir, source }),
         }
+    }
+
+    /// Whether what was opened still stands at its path. If not, why not.
+    pub(super) fn is_there(&self) -> Result<(), String> {
+        let opened = self.lock.metadata().map_err(|error| error.to_string())?;
+        let now = fs::metadata(&self.dir).map_err(|error| error.to_string())?;
+        if (opened.dev(), opened.ino()) != (now.dev(), now.ino()) {
+            return Err("another directory stands in its place".into());
+        }
+        let identity = fs::metadata(self.dir.join(IDENTITY));
+        identity.map_err(|error| format!("its identity file: {error}"))?;
+        Ok(())
+    }
+
+    pub(super) fn place(&self) -> &Path {
+        &self.dir
     }
 
     /// Opens what is in it, and creates nothing.
@@ -186,7 +203,7 @@ impl Directory {
         match lock.try_lock() {
             Ok(()) => Ok(Some(Directory {
                 dir: dir.to_owned(),
-                _lock: lock,
+                lock,
             })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::identity::FORMAT;
+use super::layout::{VALUE_VERSION, Wrong};
 
 /// Why no store was made.
 #[derive(Debug, Error)]
@@ -14,7 +15,7 @@ pub enum InitError {
     /// Something is there already.
     #[error(
         "{dir} is not empty: a replica is made in a directory of its own. If a replica served from \
-         it, start that one; if an earlier init was cut short, remove the directory and init again"
+         it, start that one; if an earlier attempt was cut short, remove the directory and make it again"
     )]
     NotEmpty {
         /// The directory.
@@ -27,7 +28,7 @@ pub enum InitError {
         dir: PathBuf,
     },
     /// The system said no.
-    #[error("cannot make a store in {dir}: {source}; remove what is there and init again")]
+    #[error("cannot make a store in {dir}: {source}; remove what is there and make it again")]
     Io {
         /// The directory.
         dir: PathBuf,
@@ -35,7 +36,7 @@ pub enum InitError {
         source: io::Error,
     },
     /// The database said no.
-    #[error("cannot make a store in {dir}: {source}; remove what is there and init again")]
+    #[error("cannot make a store in {dir}: {source}; remove what is there and make it again")]
     Database {
         /// The directory.
         dir: PathBuf,
@@ -44,17 +45,18 @@ pub enum InitError {
     },
 }
 
-/// Why a store was not opened. Except for [`OpenError::InUse`], [`OpenError::NewerFormat`] and
-/// errors of the system, the replica cannot come back: it may have lost what it promised, and a
+/// Why a store was not opened. Except for [`OpenError::InUse`], [`OpenError::NewerFormat`],
+/// [`OpenError::RecordVersion`] and errors of the system, the replica cannot come back: it may have lost what it promised, and a
 /// Paxos acceptor that forgot a promise makes others lose commits.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// There is no identity.
     #[error(
-        "{dir} holds no replica: there is no identity file. If this replica never served, run \
-         init; if it did, its disk was lost, or is not mounted. A replica that lost its disk must \
-         not come back under its id: replace it by a new one"
+        "{dir} holds no replica: there is no identity file. `paxos-commit cluster new`, `add` and \
+         `replace` make a replica's folder: copy it whole. If this replica has served, its disk was \
+         lost, or is not mounted. A replica that lost its disk must not come back under its id: \
+         replace it by a new one (`paxos-commit cluster replace`)"
     )]
     NoIdentity {
         /// The directory.
@@ -152,6 +154,21 @@ pub enum OpenError {
         /// Which.
         record: DamagedRecord,
     },
+    /// Another version of the program wrote a record.
+    #[error(
+        "{dir}: the record under key {key} has version {got}, and this program knows version {known}: \
+         run the version of the program that wrote it. Nothing is damaged"
+    )]
+    RecordVersion {
+        /// The directory.
+        dir: PathBuf,
+        /// The key of the record, in hexadecimal.
+        key: String,
+        /// Its version.
+        got: u8,
+        /// The version that this program knows.
+        known: u8,
+    },
     /// The system said no.
     #[error("cannot open the store in {dir}: {source}")]
     Io {
@@ -187,11 +204,37 @@ pub struct DamagedRecord {
 }
 
 impl DamagedRecord {
-    pub(super) fn new(key: &[u8], reason: super::layout::Wrong) -> Self {
-        let hex: Vec<String> = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    fn new(key: &[u8], reason: Wrong) -> Self {
         DamagedRecord {
-            key: hex.concat(),
+            key: hex(key),
             reason: reason.to_string(),
+        }
+    }
+}
+
+fn hex(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl OpenError {
+    /// Whether the replica has lost what it promised, or may have: it can never serve again, and must be
+    /// replaced by one with a new id. To start it again is of no use.
+    pub fn must_be_replaced(&self) -> bool {
+        match self {
+            OpenError::DamagedIdentity { .. }
+            | OpenError::Missing { .. }
+            | OpenError::Amnesia { .. }
+            | OpenError::Unreadable { .. }
+            | OpenError::Rotten { .. }
+            | OpenError::Hole { .. }
+            | OpenError::Damaged { .. } => true,
+            // A disk that is not mounted, another version of the program, or a passing error.
+            OpenError::NoIdentity { .. }
+            | OpenError::NewerFormat { .. }
+            | OpenError::RecordVersion { .. }
+            | OpenError::InUse { .. }
+            | OpenError::Io { .. }
+            | OpenError::Database { .. } => false,
         }
     }
 }
@@ -203,7 +246,34 @@ pub enum RecallError {
     /// The database said no.
     #[error("cannot read the store: {0}; restart is the only repair")]
     Database(#[from] fjall::Error),
-    /// A record cannot be read.
+    /// A record is damaged.
     #[error("{0}")]
     Damaged(#[from] DamagedRecord),
+    /// Another version of the program wrote a record.
+    #[error(
+        "the record under key {key} has version {got}, and this program knows version {known}: run the \
+         version of the program that wrote it"
+    )]
+    Version {
+        /// The key of the record, in hexadecimal.
+        key: String,
+        /// Its version.
+        got: u8,
+        /// The version that this program knows.
+        known: u8,
+    },
+}
+
+impl RecallError {
+    /// What is wrong with what stands under `key`.
+    pub(super) fn new(key: &[u8], wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Version(got) => RecallError::Version {
+                key: hex(key),
+                got,
+                known: VALUE_VERSION,
+            },
+            wrong => DamagedRecord::new(key, wrong).into(),
+        }
+    }
 }

@@ -111,8 +111,13 @@ pub(crate) fn seeds() -> [Vec<Vec<u8>>; 3] {
     };
 
     let configuration: Configuration = Acceptors::new([1, 2, 3].map(ReplicaId)).unwrap().into();
-    let txn: TxnId = "00000001-00c0ffee00c0ffee-0000002a".parse().unwrap();
-    let branches = ["a/0000000000000001", "ledger/00000000deadbeef"];
+    let txn: TxnId = "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef"
+        .parse()
+        .unwrap();
+    let branches = [
+        "a/0000000000000001/00112233445566778899aabbccddeeff",
+        "ledger/00000000deadbeef/00112233445566778899aabbccddeeff",
+    ];
     let roster = Roster::new(branches.map(|branch| branch.parse().unwrap())).unwrap();
     let id = CommitId::new(txn, &roster);
     let unapplied = Unapplied {
@@ -165,6 +170,7 @@ pub(crate) fn seeds() -> [Vec<Vec<u8>>; 3] {
         vec![Record::State {
             generations,
             listed: vec![Listed { id, unapplied }],
+            stores: Default::default(),
         }],
     ];
     let records = sets.into_iter().map(|set| packed(0, keys_and_values(set)));
@@ -184,7 +190,7 @@ fn keys_and_values(records: Vec<Record>) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut written = Vec::new();
     for record in records {
         layout::write_transaction(&record, |key, value| written.push((key, value)));
-        let Ok(()) = ledger.apply(record, |_| Ok::<_, std::convert::Infallible>(false));
+        ledger.apply(record);
     }
     let changes = ledger.take_changes().into_iter();
     written.extend(changes.filter_map(|(key, value)| Some((key, value?))));

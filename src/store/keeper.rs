@@ -14,7 +14,7 @@ use crate::protocol::types::CommitId;
 
 use super::committer::{Batch, Failure, Idle, Saver};
 use super::highwater::HighWater;
-use super::layout::{self, Tag, key, key_of_finished, key_of_u32, key_of_u64};
+use super::layout::{self, Tag, key, key_of_u32, key_of_u64};
 use super::ledger::Ledger;
 use super::load::TRACES;
 use super::sweep::Sweep;
@@ -109,37 +109,22 @@ pub(super) struct Keeper {
     pub(super) lsn: u64,
     /// The last save that the high-water sector says was complete, by a write that was forced.
     pub(super) marked: u64,
-    /// What the batch under way finishes: it cannot be looked up yet.
-    pub(super) finishing: Vec<CommitId>,
     pub(super) last_save: Instant,
 }
 
 impl Keeper {
-    fn write_record(&mut self, record: Record, batch: &mut Batch) -> Result<(), Failure> {
+    fn write_record(&mut self, record: Record, batch: &mut Batch) {
         let Some(id) = layout::id_of(&record) else {
-            let (finishing, records) = (&self.finishing, &self.records);
-            let is_finished = |id: &CommitId| -> fjall::Result<bool> {
-                Ok(finishing.contains(id) || records.contains_key(key_of_finished(*id))?)
-            };
-            self.ledger.apply(record, is_finished)?;
-            return Ok(());
+            self.ledger.apply(record);
+            return;
         };
-        let is_finished = matches!(record, Record::Finished { .. });
         if self.ledger.generations.is_settled(&id) {
-            // Behind the horizon there is nothing but the list. (Of what is settled the protocol
-            // saves only that it is finished; a start would not look at anything else.)
-            if is_finished {
-                self.ledger.let_go(id);
-            }
-            return Ok(());
-        }
-        if is_finished {
-            self.finishing.push(id);
+            // Behind the horizon there is nothing but the list. A start would not look at it.
+            return;
         }
         layout::write_transaction(&record, |key, value| {
             batch.insert(&self.records, key, value);
         });
-        Ok(())
     }
 
     fn write_peers(&self, batch: &mut Batch) {
@@ -179,7 +164,7 @@ impl Saver for Keeper {
 
     fn write(&mut self, save: &mut Save, batch: &mut Batch) -> Result<(), Failure> {
         for record in save.records.drain(..) {
-            self.write_record(record, batch)?;
+            self.write_record(record, batch);
         }
         Ok(())
     }
@@ -207,7 +192,6 @@ impl Saver for Keeper {
     }
 
     fn saved(&mut self) {
-        self.finishing.clear();
         let horizon = self.ledger.generations.horizon();
         self.sweep.move_to(horizon);
         *locked(&self.shared.horizon) = horizon;

@@ -5,13 +5,15 @@ use serde::de::DeserializeOwned;
 
 use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::replica::Record;
-use crate::protocol::types::{CommitId, Outcome, Roster, TxnId, Unapplied, Vote};
+use crate::protocol::types::{
+    CommitId, Outcome, ParticipantName, Roster, TXN_ID_BYTES, TxnId, Unapplied, Vote,
+};
 
 /// The version of a value, its first byte.
-const VALUE_VERSION: u8 = 1;
+pub(super) const VALUE_VERSION: u8 = 1;
 
 /// The version, and the checksum.
-const HEADER_BYTES: usize = 5;
+pub(super) const HEADER_BYTES: usize = 5;
 
 /// As long as most values are at most.
 const VALUE_BYTES_USUAL: usize = 64;
@@ -33,11 +35,13 @@ pub(super) enum Tag {
     Generations = 0x20,
     Listed = 0x21,
     Swept = 0x22,
+    Disputed = 0x23,
+    Store = 0x24,
     Transaction = 0x30,
 }
 
 impl Tag {
-    const ALL: [Tag; 11] = [
+    const ALL: [Tag; 13] = [
         Tag::Lsn,
         Tag::Peer,
         Tag::Round,
@@ -48,6 +52,8 @@ impl Tag {
         Tag::Generations,
         Tag::Listed,
         Tag::Swept,
+        Tag::Disputed,
+        Tag::Store,
         Tag::Transaction,
     ];
 
@@ -123,19 +129,19 @@ pub(super) fn key_of_accept(slot: u64, ballot: Ballot) -> Vec<u8> {
     .concat()
 }
 
-pub(super) fn key_of_id(tag: Tag, id: CommitId) -> Vec<u8> {
-    [&[tag as u8][..], &id.to_be_bytes()].concat()
+pub(super) fn key_of_name(tag: Tag, name: &ParticipantName) -> Vec<u8> {
+    [&[tag as u8][..], name.as_str().as_bytes()].concat()
 }
 
-pub(super) fn key_of_finished(id: CommitId) -> Vec<u8> {
-    key_of_record(id, FINISHED, &[])
+pub(super) fn key_of_id(tag: Tag, id: CommitId) -> Vec<u8> {
+    [&[tag as u8][..], &id.to_be_bytes()].concat()
 }
 
 /// What the keys of all records of a transaction begin with, whatever its roster.
 pub(super) fn prefix_of_txn(txn: TxnId) -> Vec<u8> {
     let roster = crate::protocol::types::RosterDigest::MIN;
     let mut prefix = key_of_id(Tag::Transaction, CommitId { txn, roster });
-    prefix.truncate(1 + 16);
+    prefix.truncate(1 + TXN_ID_BYTES);
     prefix
 }
 
@@ -195,6 +201,13 @@ impl<'k> KeyReader<'k> {
         Ok(CommitId::from_be_bytes(self.take()?))
     }
 
+    /// All that is left.
+    pub(super) fn name(&mut self) -> Result<ParticipantName, Wrong> {
+        let bytes = std::mem::take(&mut self.0);
+        let text = std::str::from_utf8(bytes).map_err(|_| Wrong::Key)?;
+        text.parse().map_err(|_| Wrong::Key)
+    }
+
     pub(super) fn piece(&mut self) -> Result<u16, Wrong> {
         Ok(u16::from_be_bytes(self.take()?))
     }
@@ -209,8 +222,9 @@ impl<'k> KeyReader<'k> {
 }
 
 /// The checksum covers the key too: a value that stands under another's key is damage.
-fn checksum(key: &[u8], payload: &[u8]) -> [u8; 4] {
+pub(super) fn checksum(version: u8, key: &[u8], payload: &[u8]) -> [u8; 4] {
     let mut crc = crc32fast::Hasher::new();
+    crc.update(&[version]);
     crc.update(key);
     crc.update(payload);
     crc.finalize().to_be_bytes()
@@ -219,7 +233,7 @@ fn checksum(key: &[u8], payload: &[u8]) -> [u8; 4] {
 pub(super) fn value_of_bytes(key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER_BYTES + payload.len());
     value.push(VALUE_VERSION);
-    value.extend_from_slice(&checksum(key, payload));
+    value.extend_from_slice(&checksum(VALUE_VERSION, key, payload));
     value.extend_from_slice(payload);
     value
 }
@@ -229,7 +243,7 @@ fn payload_of<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], Wrong> {
         .split_first_chunk::<HEADER_BYTES>()
         .ok_or(Wrong::Checksum)?;
     let [version, crc @ ..] = header;
-    if *crc != checksum(key, payload) {
+    if *crc != checksum(*version, key, payload) {
         return Err(Wrong::Checksum);
     }
     if *version != VALUE_VERSION {
@@ -244,7 +258,7 @@ pub(super) fn value<T: Serialize + ?Sized>(key: &[u8], content: &T) -> Vec<u8> {
     value.extend_from_slice(&[VALUE_VERSION, 0, 0, 0, 0]);
     let mut value = extended(value, content);
     let (header, payload) = value.split_at_mut(HEADER_BYTES);
-    header[1..].copy_from_slice(&checksum(key, payload));
+    header[1..].copy_from_slice(&checksum(VALUE_VERSION, key, payload));
     value
 }
 
@@ -326,7 +340,8 @@ pub(super) fn id_of(record: &Record) -> Option<CommitId> {
         | Record::Accept { id, .. }
         | Record::Committed { id, .. }
         | Record::Finished { id, .. } => Some(*id),
-        Record::Round { .. }
+        Record::Disputed { .. }
+        | Record::Round { .. }
         | Record::Log(_)
         | Record::Frozen { .. }
         | Record::Chosen { .. }
@@ -369,7 +384,8 @@ pub(super) fn write_transaction(record: &Record, mut put: impl FnMut(Vec<u8>, Ve
             write(id, COMMITTED, &[], unapplied, put);
         }
         Record::Finished { id, outcome } => write(id, FINISHED, &[], outcome, put),
-        Record::Round { .. }
+        Record::Disputed { .. }
+        | Record::Round { .. }
         | Record::Log(_)
         | Record::Frozen { .. }
         | Record::Chosen { .. }
@@ -402,7 +418,9 @@ pub(super) fn id_in(key: &[u8]) -> Result<CommitId, Wrong> {
         | Tag::Frozen
         | Tag::Generations
         | Tag::Listed
-        | Tag::Swept => Err(Wrong::Key),
+        | Tag::Swept
+        | Tag::Disputed
+        | Tag::Store => Err(Wrong::Key),
     }
 }
 

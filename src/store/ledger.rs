@@ -1,17 +1,20 @@
 //! What the store itself must know of what it saves: all but the transactions.
 //!
 //! [`Records`](crate::protocol::replica::Records) is the specification. It holds every transaction;
-//! this holds none, because a store has room for more of them than memory has. So it is told of a
-//! transaction only whether it is finished, by whoever can look it up.
+//! this holds none, because a store has room for more of them than memory has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::paxos::Ballot;
 use crate::protocol::paxos::log::LogRecord;
 use crate::protocol::replica::Record;
-use crate::protocol::types::{Applies, CommitId, Entry, Generations, Listed};
+use crate::protocol::types::{
+    Applies, CommitId, Entry, Generations, Listed, ParticipantName, Stores,
+};
 
-use super::layout::{self, Tag, key_of_accept, key_of_id, key_of_promise, key_of_u32, key_of_u64};
+use super::layout::{
+    self, Tag, key_of_accept, key_of_id, key_of_name, key_of_promise, key_of_u32, key_of_u64,
+};
 
 /// The rare records, folded; and the keys that change with them.
 #[derive(Debug, Default)]
@@ -24,6 +27,8 @@ pub(super) struct Ledger {
     pub(super) frozen: BTreeSet<u32>,
     pub(super) generations: Generations,
     pub(super) listed: BTreeSet<CommitId>,
+    pub(super) disputed: BTreeSet<CommitId>,
+    pub(super) stores: Stores,
     /// The keys of the accept and of the generations on disk, which are cut into pieces: they go
     /// when the next ones come.
     pub(super) accept_keys: Vec<Vec<u8>>,
@@ -40,13 +45,7 @@ impl Ledger {
     }
 
     /// A record that is not one of a transaction is saved.
-    ///
-    /// `is_finished` says whether a transaction that is not settled has a `Finished` record.
-    pub(super) fn apply<E>(
-        &mut self,
-        record: Record,
-        is_finished: impl Fn(&CommitId) -> Result<bool, E>,
-    ) -> Result<(), E> {
+    pub(super) fn apply(&mut self, record: Record) {
         match record {
             Record::Round { round } => {
                 let before = self.round;
@@ -73,26 +72,34 @@ impl Ledger {
             }
             Record::Chosen { slot, entry } => {
                 if slot == self.generations.slot() {
-                    self.chosen(entry, is_finished)?;
+                    self.chosen(entry);
                 }
             }
             Record::State {
                 generations,
                 listed,
-            } => self.install(generations, listed, is_finished)?,
+                stores,
+            } => self.install(generations, listed, stores),
+            Record::Disputed { id } => {
+                if self.listed.contains(&id) && self.disputed.insert(id) {
+                    self.set(key_of_id(Tag::Disputed, id), &());
+                }
+            }
             Record::Vote { .. }
             | Record::Promise { .. }
             | Record::Accept { .. }
             | Record::Committed { .. }
             | Record::Finished { .. } => {}
         }
-        Ok(())
     }
 
-    /// A settled commit waits for nobody any more.
-    pub(super) fn let_go(&mut self, id: CommitId) {
+    /// A settled commit waits for nothing any more.
+    fn unlist(&mut self, id: CommitId) {
         if self.listed.remove(&id) {
             self.changes.insert(key_of_id(Tag::Listed, id), None);
+        }
+        if self.disputed.remove(&id) {
+            self.changes.insert(key_of_id(Tag::Disputed, id), None);
         }
     }
 
@@ -143,50 +150,56 @@ impl Ledger {
         keys
     }
 
-    fn chosen<E>(
-        &mut self,
-        entry: Entry,
-        is_finished: impl Fn(&CommitId) -> Result<bool, E>,
-    ) -> Result<(), E> {
+    fn chosen(&mut self, entry: Entry) {
         let applies = self.generations.apply(&entry);
+        for name in self.stores.apply(&entry) {
+            self.store_changed(&name);
+        }
         match (entry, applies) {
-            (Entry::Open(_), _) | (_, Applies::No) => {}
-            (Entry::Settle(settle), Applies::Yes) => self.adopt(settle.unfinished, is_finished)?,
-            (Entry::Release { id }, Applies::Yes) => self.let_go(id),
+            (
+                Entry::Open(_) | Entry::Enter { .. } | Entry::Gone { .. } | Entry::Restored { .. },
+                _,
+            )
+            | (_, Applies::No) => {}
+            (Entry::Settle(settle), Applies::Yes) => self.adopt(settle.unfinished),
+            (Entry::Release { id }, Applies::Yes) => self.unlist(id),
+            (Entry::Unlist { ids }, Applies::Yes) => ids.into_iter().for_each(|id| self.unlist(id)),
         }
         self.generations_changed();
-        Ok(())
     }
 
-    fn install<E>(
-        &mut self,
-        generations: Generations,
-        listed: Vec<Listed>,
-        is_finished: impl Fn(&CommitId) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        let before = std::mem::replace(&mut self.generations, generations);
-        let held = std::mem::take(&mut self.listed);
-        for id in &held {
-            self.changes.insert(key_of_id(Tag::Listed, *id), None);
+    /// What is said of the store of this name, or that nothing is.
+    fn store_changed(&mut self, name: &ParticipantName) {
+        let key = key_of_name(Tag::Store, name);
+        match self.stores.get(name) {
+            Some(entered) => self.set(key, &entered),
+            None => drop(self.changes.insert(key, None)),
         }
-        // What was forgotten here stays forgotten.
-        let is_news = |of: &Listed| held.contains(&of.id) || !before.is_settled(&of.id);
-        let news = listed.into_iter().filter(is_news).collect();
-        self.adopt(news, is_finished)?;
-        self.generations_changed();
-        Ok(())
     }
 
-    fn adopt<E>(
-        &mut self,
-        listed: Vec<Listed>,
-        is_finished: impl Fn(&CommitId) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        for Listed { id, unapplied } in listed {
-            if !is_finished(&id)? {
-                self.listed.insert(id);
-                self.set(key_of_id(Tag::Listed, id), &unapplied);
+    fn install(&mut self, generations: Generations, listed: Vec<Listed>, stores: Stores) {
+        self.generations = generations;
+        let before = std::mem::replace(&mut self.stores, stores.clone());
+        let names = before.after(None).chain(stores.after(None));
+        let names: BTreeSet<&ParticipantName> = names.map(|(name, _)| name).collect();
+        for name in names {
+            if before.get(name) != stores.get(name) {
+                self.store_changed(name);
             }
+        }
+        let stays: BTreeSet<CommitId> = listed.iter().map(|of| of.id).collect();
+        let over: Vec<CommitId> = self.listed.difference(&stays).copied().collect();
+        for id in over {
+            self.unlist(id);
+        }
+        self.adopt(listed);
+        self.generations_changed();
+    }
+
+    fn adopt(&mut self, listed: Vec<Listed>) {
+        for Listed { id, unapplied } in listed {
+            self.listed.insert(id);
+            self.set(key_of_id(Tag::Listed, id), &unapplied);
         }
         let generations = &self.generations;
         let is_over = |generation: &u32| generations.acceptors(*generation).is_none();
@@ -196,7 +209,6 @@ impl Ledger {
             let key = key_of_u32(Tag::Frozen, generation);
             self.changes.insert(key, None);
         }
-        Ok(())
     }
 
     fn generations_changed(&mut self) {

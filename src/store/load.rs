@@ -9,10 +9,11 @@ use crate::protocol::paxos::ReplicaId;
 use crate::protocol::paxos::log::LogRecord;
 use crate::protocol::replica::Record;
 use crate::protocol::types::{
-    CommitId, Configuration, Entry, Generations, InitiatorId, Listed, Unapplied,
+    CommitId, Configuration, Entered, Entry, Generations, InitiatorId, Listed, ParticipantName,
+    Unapplied,
 };
 
-use super::error::{DamagedRecord, RecallError};
+use super::error::RecallError;
 use super::layout::{self, Joining, KeyReader, Tag, Transaction, Wrong};
 use super::ledger::Ledger;
 
@@ -95,7 +96,7 @@ fn last_save(keyspace: &Keyspace) -> Result<u64, LoadError> {
     }
     let (Some(last), Some(lowest)) = (last, lowest) else {
         let key = layout::key(Tag::Lsn);
-        return Err(DamagedRecord::new(&key, Wrong::Missing).into());
+        return Err(RecallError::new(&key, Wrong::Missing).into());
     };
     if lowest != (last + 1).saturating_sub(TRACES) {
         let missing = lowest - 1;
@@ -106,7 +107,7 @@ fn last_save(keyspace: &Keyspace) -> Result<u64, LoadError> {
 
 /// Runs `read`, and says whose fault it is when something is wrong.
 fn checked<T>(key: &[u8], read: impl FnOnce() -> Result<T, Wrong>) -> Result<T, RecallError> {
-    read().map_err(|wrong| DamagedRecord::new(key, wrong).into())
+    read().map_err(|wrong| RecallError::new(key, wrong))
 }
 
 /// A content in pieces, of which only the last in order counts.
@@ -149,6 +150,7 @@ struct Rare {
     accept: Latest<Entry>,
     generations: Latest<Generations>,
     listed: BTreeMap<CommitId, Unapplied>,
+    stores: Vec<(ParticipantName, Entered)>,
 }
 
 impl Rare {
@@ -157,6 +159,7 @@ impl Rare {
             accept: Latest::new(),
             generations: Latest::new(),
             listed: BTreeMap::new(),
+            stores: Vec::new(),
         }
     }
 
@@ -178,6 +181,7 @@ impl Rare {
         if let Some(generations) = self.generations.value.take() {
             found.ledger.generations = generations;
         }
+        found.ledger.stores = self.stores.drain(..).collect();
         Ok(())
     }
 
@@ -231,6 +235,15 @@ impl Rare {
                 self.listed.insert(id, layout::content(key, value)?);
                 reader.end()
             }),
+            Tag::Disputed => checked(key, || {
+                ledger.disputed.insert(reader.id()?);
+                reader.end().and_then(|()| empty())
+            }),
+            Tag::Store => checked(key, || {
+                let name = reader.name()?;
+                self.stores.push((name, layout::content(key, value)?));
+                Ok(())
+            }),
             Tag::Swept => checked(key, || {
                 found.swept = Some(layout::content(key, value)?);
                 reader.end()
@@ -250,8 +263,11 @@ impl Rare {
                 listed: listed
                     .map(|(id, unapplied)| Listed { id, unapplied })
                     .collect(),
+                stores: ledger.stores.clone(),
             });
         }
+        let disputed = ledger.disputed.iter();
+        records.extend(disputed.map(|id| Record::Disputed { id: *id }));
         if ledger.round > 0 {
             let round = ledger.round;
             records.push(Record::Round { round });

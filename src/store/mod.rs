@@ -17,7 +17,8 @@
 //! # On disk: keys
 //!
 //! All numbers are big-endian, so that keys sort as what they name. An *id* is a commit id: generation
-//! (4), initiator (8), sequence (4), roster digest (16). A *ballot* is a round (8) and a replica (4).
+//! (4), initiator (16), sequence (4), nonce (8), roster digest (16). A *ballot* is a round (8) and a
+//! replica (4).
 //!
 //! | first byte | then | content of the value |
 //! |---|---|---|
@@ -31,6 +32,7 @@
 //! | `20` generations | slot (8), piece (2) | a piece of the generations |
 //! | `21` listed | id | whom to tell of this settled commit |
 //! | `22` swept | | the last dead key that was removed |
+//! | `23` disputed | id | nothing: this listed commit was aborted here |
 //! | `30` transaction | id, `01` finished | the outcome |
 //! | | id, `02` roster | the first vote: the roster that came with it, whose it is (1), and the vote |
 //! | | id, `03` ballot | nothing; with the first of the last three |
@@ -194,7 +196,7 @@ pub struct Store {
     records: Keyspace,
     database: Database,
     // Last: the directory is another's only when the database is closed.
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl Store {
@@ -247,7 +249,6 @@ impl Store {
             sweep: Sweep::new(horizon, found.swept),
             lsn,
             marked: lsn,
-            finishing: Vec::new(),
             last_save: Instant::now(),
         };
         let id = opened.identity.replica;
@@ -262,7 +263,7 @@ impl Store {
             shared,
             records: opened.records,
             database: opened.database,
-            _directory: directory,
+            directory,
         };
         let loaded = Loaded {
             identity: opened.identity,
@@ -339,6 +340,19 @@ impl Store {
         self.database.disk_space()
     }
 
+    /// The data directory.
+    pub fn place(&self) -> &Path {
+        self.directory.place()
+    }
+
+    /// Whether the data directory that was opened still stands at its path. If not, what does.
+    ///
+    /// # Errors
+    /// When it was removed, or another one stands there.
+    pub fn is_there(&self) -> Result<(), String> {
+        self.directory.is_there()
+    }
+
     /// Saves everything that was asked for, what peers said included, and stops.
     pub fn close(&self) {
         self.committer.close();
@@ -350,6 +364,14 @@ fn refused(dir: &Path, error: LoadError) -> OpenError {
     match error {
         LoadError::Unreadable(RecallError::Database(source)) => OpenError::Database { dir, source },
         LoadError::Unreadable(RecallError::Damaged(record)) => OpenError::Damaged { dir, record },
+        LoadError::Unreadable(RecallError::Version { key, got, known }) => {
+            OpenError::RecordVersion {
+                dir,
+                key,
+                got,
+                known,
+            }
+        }
         LoadError::Hole { missing } => OpenError::Hole { dir, missing },
     }
 }

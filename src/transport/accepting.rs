@@ -14,7 +14,7 @@ use crate::wire::{Frame, Hello, Refusal, VERSION, Welcome};
 
 use super::batch::{Collector, Gone};
 use super::dialing::{conflict, peer_identity};
-use super::endpoint::WINDOW;
+use super::endpoint::{WINDOW, reason};
 use super::links::{Close, Inbound, Links, Serving};
 use super::permission::may_say;
 use super::shares::{PEERS_OF_A_NAME_MAX, Seat};
@@ -32,7 +32,7 @@ const GREETING_MAX: Duration = Duration::from_secs(5);
 /// Lets everyone in who may come; until the endpoint is closed.
 pub(crate) async fn accept_all(links: Arc<Links>, me: ReplicaId) {
     let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
-    while let Some(incoming) = links.endpoint.accept().await {
+    while let Some(incoming) = links.sockets.accept().await {
         // Anybody can write any address into a datagram. When there is a crowd, whoever comes has to
         // show first that it can be reached where it says it is; that takes no memory here.
         let is_crowded = greetings.available_permits() < GREETINGS_MAX / 2;
@@ -87,7 +87,7 @@ fn turn_away(links: &Links, address: SocketAddr, kind: &'static str, error: &str
 async fn greet(links: &Links, me: ReplicaId, incoming: quinn::Incoming) -> Result<Guest, Stranger> {
     let address = incoming.remote_address();
     // Whoever has no certificate, or a wrong one, comes to its end here or before it says a word.
-    let handshake = |error: quinn::ConnectionError| Stranger::Lost("handshake", error.to_string());
+    let handshake = |error: quinn::ConnectionError| Stranger::Lost("handshake", reason(&error));
     let connection = incoming.await.map_err(handshake)?;
     let streams = connection.accept_bi().await;
     let (mut send, receive) = streams.map_err(handshake)?;

@@ -1,8 +1,10 @@
 //! What it takes to reach a cluster.
 
+use crate::protocol::participant::NotEntered;
 use crate::protocol::types::Member;
 
 use super::credentials::Credentials;
+use super::resolver::Resolver;
 
 /// What it takes to reach a cluster: credentials, and where replicas are. Not all replicas need be
 /// named: whoever answers tells the others.
@@ -12,6 +14,8 @@ pub struct Access {
     pub credentials: Credentials,
     /// Replicas, to begin with.
     pub replicas: Vec<Member>,
+    /// Finds the addresses behind the names of replicas.
+    pub resolver: Resolver,
 }
 
 /// Why a cluster cannot be joined.
@@ -37,7 +41,21 @@ pub enum ConnectError {
         /// Of each replica, why not.
         problems: String,
     },
+    /// A replica let this process in, and too few of the others were reached.
+    #[error("too few replicas of the cluster were reached within {waited:?}: {problems}")]
+    TooFewReached {
+        /// For how long was tried.
+        waited: std::time::Duration,
+        /// Of each replica that was not reached, why not.
+        problems: String,
+    },
     /// The resource manager cannot tell what is in doubt.
     #[error("the resource manager cannot tell which branches are in doubt: {0}")]
     ResourceManager(String),
+    /// The store keeps the branches of another participant.
+    #[error("{0}")]
+    NotItsStore(String),
+    /// The participant's name stands for another store, or a majority of the replicas did not say.
+    #[error(transparent)]
+    NotEntered(#[from] NotEntered),
 }

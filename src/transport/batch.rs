@@ -107,11 +107,12 @@ mod tests {
     use super::*;
 
     fn message(sequence: u32) -> Message {
-        let initiator = InitiatorId(1);
+        let initiator = InitiatorId::from_u128(1);
         let txn = crate::protocol::types::TxnId {
             generation: 1,
             initiator,
             sequence,
+            nonce: 9,
         };
         Message::LetGo { txn, floor: 0 }
     }

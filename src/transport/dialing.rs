@@ -13,60 +13,83 @@ use crate::wire::{Frame, Hello, Refusal, VERSION, Welcome};
 
 use super::accepting::next;
 use super::batch::{Collector, Gone};
-use super::credentials::{identity_of, server_name};
-use super::endpoint;
+use super::credentials::identity_of;
 use super::identity::Role;
-use super::links::{Close, Inbound, Links, lock};
+use super::links::{Close, Inbound, Links};
+use super::reaching::Way;
 use super::stream::{FrameReader, Received, write, write_all};
 
-/// How long one attempt may take before the next one.
-const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+/// How long a greeting may take.
+const GREETING_MAX: Duration = Duration::from_secs(2);
 
 /// The pause after a failed attempt: doubled each time, with jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Keeps one connection to each replica of the generations that are known, or of `seeds` as long as
-/// none is; for ever.
+/// none is, and to those that are [dialed too](Links::dial_also); for ever.
 pub(crate) async fn dial_all(links: Arc<Links>, seeds: Vec<Member>) {
-    let mut told = links.told.subscribe();
-    let mut running: BTreeMap<ReplicaId, (Address, watch::Sender<()>)> = BTreeMap::new();
+    let (mut told, mut also) = (links.told.subscribe(), links.also.subscribe());
+    let mut running: BTreeMap<ReplicaId, watch::Sender<Vec<Address>>> = BTreeMap::new();
     loop {
-        let wanted = targets(&told.borrow_and_update(), &seeds, &links.me);
-        // Dropping the sender ends the task of a replica that left or has moved.
-        running.retain(|id, (address, _)| wanted.get(id) == Some(address));
-        for (id, address) in wanted {
-            running.entry(id).or_insert_with(|| {
-                let (stop, stopped) = watch::channel(());
-                tokio::spawn(keep(links.clone(), id, address.clone(), stopped));
-                (address, stop)
+        let mut wanted = targets(&told.borrow_and_update(), &seeds, &links.me);
+        for member in also.borrow_and_update().iter() {
+            let address = member.address.clone();
+            wanted.entry(member.id).or_insert_with(|| vec![address]);
+        }
+        // Dropping the sender ends the task of a replica that left.
+        running.retain(|id, _| wanted.contains_key(id));
+        for (id, addresses) in wanted {
+            let Some(known) = running.get(&id) else {
+                let (known, wanted) = watch::channel(addresses);
+                tokio::spawn(keep(links.clone(), id, wanted));
+                running.insert(id, known);
+                continue;
+            };
+            known.send_if_modified(|known| {
+                let is_changed = *known != addresses;
+                *known = addresses;
+                is_changed
             });
         }
-        if told.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = told.changed() => changed,
+            changed = also.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }
 }
 
-/// Whom to dial, and where: the latest address of each counts.
-fn targets(told: &Generations, seeds: &[Member], me: &Peer) -> BTreeMap<ReplicaId, Address> {
-    let members: Vec<Member> = match told.in_force() {
-        Some(_) => told
-            .unsettled()
-            .flat_map(|(_, configuration)| configuration.members())
-            .collect(),
-        None => seeds.to_vec(),
-    };
-    let others = members
-        .into_iter()
-        .filter(|member| *me != Peer::Replica(member.id));
-    others.map(|member| (member.id, member.address)).collect()
+/// Whom to dial, and where: the latest address of each counts. What this process was given is asked
+/// only where the resolver does not know that address.
+fn targets(told: &Generations, seeds: &[Member], me: &Peer) -> BTreeMap<ReplicaId, Vec<Address>> {
+    let mut targets: BTreeMap<ReplicaId, Vec<Address>> = BTreeMap::new();
+    let announced = told
+        .unsettled()
+        .flat_map(|(_, configuration)| configuration.members());
+    for member in announced {
+        targets.insert(member.id, vec![member.address]);
+    }
+    for Member { id, address } in seeds {
+        match targets.get_mut(id) {
+            Some(known) if !known.contains(address) => known.push(address.clone()),
+            Some(_) => {}
+            None if told.in_force().is_none() => {
+                targets.insert(*id, vec![address.clone()]);
+            }
+            None => {}
+        }
+    }
+    targets.retain(|id, _| *me != Peer::Replica(*id));
+    targets
 }
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
-enum DialError {
-    #[error("cannot resolve {address:?}: {error}")]
+pub(super) enum DialError {
+    #[error("cannot resolve {address:?} (is this name known on this machine?): {error}")]
     Resolve { address: String, error: String },
     #[error("no connection to {address}: {error}")]
     Connect { address: String, error: String },
@@ -76,30 +99,43 @@ enum DialError {
     Greeting(String),
 }
 
+/// Why a connection is not kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It has ended.
+    Ended,
+    /// The replica has moved.
+    Moved,
+    /// The replica left.
+    Left,
+}
+
 /// Keeps a connection to one replica up until it is not wanted any more.
-async fn keep(
-    links: Arc<Links>,
-    replica: ReplicaId,
-    address: Address,
-    mut stopped: watch::Receiver<()>,
-) {
+async fn keep(links: Arc<Links>, replica: ReplicaId, mut wanted: watch::Receiver<Vec<Address>>) {
     let mut backoff = BACKOFF_MIN;
+    let mut way = Way::new(links.clone(), replica);
     loop {
+        let addresses = wanted.borrow_and_update().clone();
         let began = Instant::now();
-        let attempt = connect_once(&links, replica, &address, &mut stopped);
-        match attempt.await {
-            Ok(()) => {
-                tracing::debug!(%replica, "connection ended");
-                if began.elapsed() > BACKOFF_MAX {
-                    backoff = BACKOFF_MIN;
-                }
-            }
+        let greeted = tokio::select! {
+            greeted = reach(&links, &mut way, replica, &addresses) => greeted,
+            changed = wanted.changed() => match changed {
+                // The attempt was on its way to where the replica has been.
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        match greeted {
+            Ok(greeted) => match stay(&links, &mut way, greeted, &mut wanted).await {
+                End::Left => return,
+                End::Moved => continue,
+                End::Ended if began.elapsed() > BACKOFF_MAX => backoff = BACKOFF_MIN,
+                End::Ended => {}
+            },
+            // Once, not at every attempt.
             Err(error) => {
-                let problem = error.to_string();
-                let before = lock(&links.problems).insert(replica, problem.clone());
-                // Once, not at every attempt.
-                if before.as_ref() != Some(&problem) {
-                    tracing::info!(%replica, %problem, "cannot reach a replica; trying on");
+                if links.problems.note(replica, &error) {
+                    tracing::info!(%replica, problem = %error, "cannot reach a replica; trying on");
                 }
             }
         }
@@ -107,34 +143,53 @@ async fn keep(
         backoff = (backoff * 2).min(BACKOFF_MAX);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = stopped.changed() => return,
+            changed = wanted.changed() => if changed.is_err() {
+                return;
+            },
         }
     }
 }
 
-/// One connection, from its beginning to its end.
-async fn connect_once(
-    links: &Arc<Links>,
+/// One connection, until it is greeted.
+async fn reach(
+    links: &Links,
+    way: &mut Way,
     replica: ReplicaId,
-    address: &Address,
-    stopped: &mut watch::Receiver<()>,
-) -> Result<(), DialError> {
-    let attempt = timeout(ATTEMPT_MAX, greet(links, replica, address));
-    let greeted = tokio::select! {
-        greeted = attempt => greeted,
-        _ = stopped.changed() => return Ok(()),
-    };
-    let (connection, send, mut reader, welcome) = greeted.map_err(|_| DialError::Connect {
-        address: address.to_string(),
-        error: "no answer".into(),
-    })??;
-    lock(&links.problems).remove(&replica);
+    addresses: &[Address],
+) -> Result<Greeted, DialError> {
+    let connection = way.connect(addresses).await?;
+    let address = connection.remote_address();
+    let greeting = timeout(GREETING_MAX, greet(links, replica, connection)).await;
+    greeting.unwrap_or_else(|_| {
+        Err(DialError::Connect {
+            address: address.to_string(),
+            error: "no answer".into(),
+        })
+    })
+}
+
+/// One connection, from its greeting to its end.
+async fn stay(
+    links: &Arc<Links>,
+    way: &mut Way,
+    greeted: Greeted,
+    wanted: &mut watch::Receiver<Vec<Address>>,
+) -> End {
+    let Greeted {
+        replica,
+        connection,
+        send,
+        mut reader,
+        welcome,
+    } = greeted;
+    links.problems.solved(replica);
     if !matches!(links.me, Peer::Replica(_)) {
         links.learn(&welcome.generations);
     }
     let peer = Peer::Replica(replica);
     let (link, outbox) = links.add(&peer, &connection, Arc::default());
-    tracing::debug!(%replica, %address, "connected");
+    tracing::debug!(%replica, address = %connection.remote_address(), "connected");
+    links.reached.say(links, replica, true);
     let writer = {
         let traffic = links.traffic.clone();
         tokio::spawn(async move { write_all(&outbox, send, &traffic).await })
@@ -150,43 +205,66 @@ async fn connect_once(
         let lsn = lsn.own;
         let _ = links.inbox.send(Inbound::Lsn { replica, lsn }).await;
     }
+    let mut end = End::Ended;
     if links.inbox.send(connected).await.is_ok() {
         tokio::select! {
             () = read(links, replica, &mut reader, &connection) => {}
-            _ = stopped.changed() => Close::Unwanted.close(&connection),
+            unwanted = unwanted(way, &connection, wanted) => {
+                end = unwanted;
+                Close::Unwanted.close(&connection);
+            }
         }
     }
+    let reason = connection.close_reason();
+    let is_own = reason == Some(quinn::ConnectionError::LocallyClosed);
+    let reason = reason.map(|reason| reason.to_string());
+    tracing::debug!(%replica, reason, "connection ended");
     links.remove(&peer, link);
+    if !is_own {
+        links.reached.say(links, replica, false);
+    }
     writer.abort();
     let _ = links.inbox.send(Inbound::Disconnected { peer, link }).await;
-    Ok(())
+    end
 }
 
-type Greeted = (quinn::Connection, quinn::SendStream, FrameReader, Welcome);
+/// Waits until the replica leaves, or moves away from the other end of this connection. A replica is
+/// known by its certificate: another spelling of the same address is no move.
+async fn unwanted(
+    way: &mut Way,
+    connection: &quinn::Connection,
+    wanted: &mut watch::Receiver<Vec<Address>>,
+) -> End {
+    loop {
+        if wanted.changed().await.is_err() {
+            return End::Left;
+        }
+        let addresses = wanted.borrow_and_update().clone();
+        if way
+            .leads_elsewhere(&addresses, connection.remote_address())
+            .await
+        {
+            return End::Moved;
+        }
+    }
+}
 
-/// Connects and says hello.
-async fn greet(links: &Links, replica: ReplicaId, address: &Address) -> Result<Greeted, DialError> {
-    let failed = |error: String| DialError::Connect {
-        address: address.to_string(),
-        error,
-    };
-    let unresolved = |error: String| DialError::Resolve {
-        address: address.to_string(),
-        error,
-    };
-    let resolved = tokio::net::lookup_host(address.as_str()).await;
-    let mut resolved = resolved.map_err(|error| unresolved(error.to_string()))?;
-    let target = resolved
-        .next()
-        .ok_or_else(|| unresolved("no address".into()))?;
-    let config = endpoint::dialer(&links.credentials).map_err(|error| failed(error.to_string()))?;
+/// A connection on which both sides have said who they are.
+struct Greeted {
+    replica: ReplicaId,
+    connection: quinn::Connection,
+    send: quinn::SendStream,
+    reader: FrameReader,
+    welcome: Welcome,
+}
+
+/// Says hello.
+async fn greet(
+    links: &Links,
+    replica: ReplicaId,
+    connection: quinn::Connection,
+) -> Result<Greeted, DialError> {
     let cluster = &links.credentials.identity().cluster;
-    let name = server_name(cluster, replica);
-    let connecting = links.endpoint.connect_with(config, target, &name);
-    let connecting = connecting.map_err(|error| failed(error.to_string()))?;
-    let connection = connecting
-        .await
-        .map_err(|error| failed(error.to_string()))?;
     check_identity(links, replica, &connection)?;
     let greeting = |error: String| DialError::Greeting(error);
     let streams = connection.open_bi().await;
@@ -220,7 +298,13 @@ async fn greet(links: &Links, replica: ReplicaId, address: &Address) -> Result<G
         }
     };
     check_welcome(links, replica, &welcome)?;
-    Ok((connection, send, reader, welcome))
+    Ok(Greeted {
+        replica,
+        connection,
+        send,
+        reader,
+        welcome,
+    })
 }
 
 /// TLS has verified the name; the identity must say the same.

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{InitiatorId, ParticipantName, Peer, Session};
+use crate::random::draw;
 
 /// The scheme of identities.
 const SCHEME: &str = "paxos-commit://";
@@ -118,11 +119,12 @@ pub fn draw_session() -> Session {
     Session(draw())
 }
 
-/// Draws an initiator's id. Its upper 24 bits are bound to the name in the certificate, so that
-/// every replica can check, without remembering anybody, who may commit, roll back or ask; the
-/// lower 40 tell the runs of that initiator apart.
+/// Draws an initiator's id. Its upper 80 bits are bound to the name in the certificate, so that
+/// every replica can check, without a memory of anybody, who may commit, roll back or ask; the
+/// lower 48 tell the runs of that initiator apart.
 pub fn draw_initiator(name: &Name) -> InitiatorId {
-    InitiatorId(binding(name) << RANDOM_BITS | draw() >> (u64::BITS - RANDOM_BITS))
+    let run = draw() >> (u64::BITS - RANDOM_BITS);
+    InitiatorId::from_u128(binding(name) << RANDOM_BITS | u128::from(run))
 }
 
 /// Whether an initiator of this name may have drawn `id`.
@@ -135,33 +137,19 @@ pub(crate) fn are_of_one_name(one: InitiatorId, other: InitiatorId) -> bool {
     one.name_bits() == other.name_bits()
 }
 
-/// 64 random bits.
-pub(crate) fn draw() -> u64 {
-    let mut bytes = [0; 8];
-    draw_into(&mut bytes);
-    u64::from_be_bytes(bytes)
-}
-
-/// Fills `bytes` with random ones.
-pub fn draw_into(bytes: &mut [u8]) {
-    use ring::rand::{SecureRandom, SystemRandom};
-    SystemRandom::new()
-        .fill(bytes)
-        .expect("the operating system gives random bytes; without them no id is safe");
-}
-
 /// The upper bits of the ids of initiators of this name.
-fn binding(name: &Name) -> u64 {
+fn binding(name: &Name) -> u128 {
     let digest = ring::digest::digest(&ring::digest::SHA256, name.as_str().as_bytes());
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest.as_ref()[..8]);
-    u64::from_be_bytes(first) >> RANDOM_BITS
+    let mut first = [0; 16];
+    first.copy_from_slice(&digest.as_ref()[..16]);
+    u128::from_be_bytes(first) >> RANDOM_BITS
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::types::Branch;
+    use crate::protocol::types::StoreId;
 
     fn identity(text: &str) -> Identity {
         text.parse().unwrap()
@@ -199,6 +187,7 @@ mod tests {
             Peer::Session(Branch {
                 participant: name.parse().unwrap(),
                 session: draw_session(),
+                store: StoreId::from_u128(1),
             })
         };
         let (shop, bank) = ("shop".parse().unwrap(), "bank".parse().unwrap());
@@ -239,6 +228,6 @@ mod tests {
         assert!(is_bound(one, &shop) && !is_bound(one, &bank));
         assert!(!are_of_one_name(one, draw_initiator(&bank)));
         // Golden: replicas of two versions must agree on what is bound.
-        assert_eq!(one.0 >> 40, 0x8d_90_01);
+        assert_eq!(one.name_bits(), 0x8d90_01d3_2c6a_703d_9592);
     }
 }

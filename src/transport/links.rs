@@ -8,14 +8,18 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::protocol::message::Message;
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{Generations, Peer};
+use crate::protocol::types::{Generations, Member, Peer};
 use crate::wire::{Frame, Lsn, Query, Sent};
 
 use super::batch::Batch;
 use super::credentials::Credentials;
 use super::outbox::{Outbox, Outgoing};
+use super::problems::Problems;
+use super::reached::Reached;
 use super::refusals::Refusals;
+use super::resolver::Resolver;
 use super::shares::{Share, Shares};
+use super::sockets::Sockets;
 use super::traffic::Traffic;
 
 /// About how many bytes of long messages may wait for the driver, or be worked on.
@@ -109,7 +113,8 @@ pub(crate) enum Serving {
 pub(crate) struct Links {
     pub(super) me: Peer,
     pub(super) credentials: Credentials,
-    pub(super) endpoint: quinn::Endpoint,
+    pub(super) sockets: Sockets,
+    pub(super) resolver: Resolver,
     pub(super) inbox: mpsc::Sender<Inbound>,
     /// How many messages may wait.
     pub(super) inbox_messages: Arc<Semaphore>,
@@ -126,12 +131,15 @@ pub(crate) struct Links {
     /// The generations that this process goes by: a client's are what it was told, a replica's what
     /// it has saved.
     pub(super) told: watch::Sender<Generations>,
+    /// Replicas that are dialed although none of the generations names them yet.
+    pub(super) also: watch::Sender<Vec<Member>>,
     pub(super) serving: watch::Sender<Serving>,
+    pub(super) reached: Reached,
     lsns: Mutex<Lsns>,
     /// Another replica told how far the stores are.
     pub(crate) heard: Notify,
     /// Why the last attempt to reach a replica failed.
-    pub(super) problems: Mutex<BTreeMap<ReplicaId, String>>,
+    pub(crate) problems: Problems,
 }
 
 /// How far the stores of replicas are.
@@ -164,14 +172,15 @@ impl Links {
     pub(super) fn new(
         me: Peer,
         credentials: Credentials,
-        endpoint: quinn::Endpoint,
+        (sockets, resolver): (Sockets, Resolver),
         inbox: mpsc::Sender<Inbound>,
         (serving, lsns): (Serving, Lsns),
     ) -> Arc<Self> {
         Arc::new(Links {
             me,
             credentials,
-            endpoint,
+            sockets,
+            resolver,
             inbox_messages: Arc::new(Semaphore::new(inbox.max_capacity())),
             inbox,
             inbox_bytes: Arc::new(Semaphore::new(INBOX_BYTES_MAX)),
@@ -182,10 +191,12 @@ impl Links {
             numbers: AtomicU64::new(1),
             traffic: Arc::default(),
             told: watch::Sender::new(Generations::default()),
+            also: watch::Sender::default(),
             serving: watch::Sender::new(serving),
+            reached: Reached::default(),
             lsns: Mutex::new(lsns),
             heard: Notify::new(),
-            problems: Mutex::default(),
+            problems: Problems::default(),
         })
     }
 
@@ -201,6 +212,8 @@ impl Links {
         for (peer, message) in messages {
             match links.get(peer) {
                 Some(link) => self.push(link, peer, Outgoing::Message(message)),
+                // Its answer shows that the address at which the replica was dialed is right.
+                None if matches!(message, Message::Probe { .. }) => {}
                 None => self.answer(peer, Outgoing::Message(message)),
             }
         }
@@ -231,11 +244,7 @@ impl Links {
             return;
         }
         if let Some(unlogged) = self.refusals.note("overflow") {
-            tracing::warn!(
-                %peer,
-                unlogged,
-                "gave the connection up: the peer does not read fast enough"
-            );
+            tracing::warn!(%peer, unlogged, "gave the connection up: the peer reads too slowly");
         }
         Close::Overflow.close(&link.connection);
     }
@@ -358,9 +367,9 @@ impl Links {
         });
     }
 
-    /// Why replicas cannot be reached, as far as they cannot.
-    pub(crate) fn problems(&self) -> BTreeMap<ReplicaId, String> {
-        lock(&self.problems).clone()
+    /// Dials these replicas too, instead of those named before.
+    pub(crate) fn dial_also(&self, members: Vec<Member>) {
+        self.also.send_replace(members);
     }
 
     /// What to tell `replica` about stores; only replicas tell.
@@ -448,9 +457,8 @@ impl Links {
 
     /// Ends every connection, and waits until the peers know, or `grace` has passed.
     pub(super) async fn close(&self, grace: std::time::Duration) {
-        let code = quinn::VarInt::from_u32(Close::Shutdown as u32);
-        self.endpoint.close(code, Close::Shutdown.text().as_bytes());
-        let _ = tokio::time::timeout(grace, self.endpoint.wait_idle()).await;
+        self.abandon();
+        self.sockets.wait_idle(grace).await;
     }
 
     /// Lets everyone in who may come, or nobody but replicas.
@@ -460,7 +468,7 @@ impl Links {
 
     /// The address that the endpoint has.
     pub(crate) fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.endpoint.local_addr()
+        self.sockets.address()
     }
 
     /// Watches the generations that this process goes by.
@@ -471,7 +479,7 @@ impl Links {
     /// Ends every connection at once.
     pub(super) fn abandon(&self) {
         let code = quinn::VarInt::from_u32(Close::Shutdown as u32);
-        self.endpoint.close(code, Close::Shutdown.text().as_bytes());
+        self.sockets.close(code, Close::Shutdown.text());
     }
 }
 

@@ -4,12 +4,15 @@
 //! |---|---|
 //! | `identity` | who a certificate says one is: a URI |
 //! | `credentials`, `authority` | certificates: used, issued |
-//! | `endpoint` | the QUIC socket and its settings |
+//! | `sockets`, `endpoint` | the UDP sockets; the settings of QUIC |
+//! | `resolver`, `reaching` | the addresses behind a name; which of them leads to the replica |
+//! | `problems` | why replicas cannot be reached |
 //! | `dialing`, `accepting` | connections to and of replicas; the greeting, checked on both sides |
 //! | `permission` | what an identity may say |
 //! | `outbox`, `stream` | what waits for a connection; frames on it |
 //! | `links` | the connections, by peer |
 //! | `shares` | what the connections of one name may take together |
+//! | `reached` | what is said in the log of replicas that are reached |
 //! | `refusals` | what is turned away: counted, and logged without flooding |
 //!
 //! Everyone dials replicas, replicas each other too: what a replica sends to another goes over the
@@ -33,8 +36,13 @@ mod identity;
 mod links;
 mod outbox;
 mod permission;
+mod problems;
+mod reached;
+mod reaching;
 mod refusals;
+mod resolver;
 mod shares;
+mod sockets;
 mod stream;
 mod traffic;
 
@@ -47,7 +55,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{Generations, Member, Peer};
+use crate::protocol::types::{Generations, Peer};
 
 pub use access::{Access, ConnectError};
 #[cfg(feature = "cluster")]
@@ -58,10 +66,12 @@ pub(crate) use credentials::fuzz_certificate;
 pub(crate) use credentials::fuzz_der;
 pub use credentials::{Credentials, CredentialsError, server_name};
 pub use endpoint::ListenError;
-pub use identity::{
-    Identity, IdentityError, Name, Role, draw_initiator, draw_into, draw_session, is_bound,
-};
-pub(crate) use identity::{are_of_one_name, draw};
+pub(crate) use identity::are_of_one_name;
+pub use identity::{Identity, IdentityError, Name, Role, draw_initiator, draw_session, is_bound};
+#[doc(hidden)]
+pub use permission::may_say;
+pub use resolver::Resolver;
+
 use links::Lsns;
 pub(crate) use links::{Inbound, Links, Serving};
 
@@ -88,15 +98,19 @@ impl Net {
     /// Dials replicas, as `me`.
     pub(crate) fn client(
         me: Peer,
-        credentials: Credentials,
-        seeds: Vec<Member>,
+        access: Access,
     ) -> Result<(Net, mpsc::Receiver<Inbound>), ListenError> {
-        let endpoint = endpoint::dial_only()?;
+        let Access {
+            credentials,
+            replicas: seeds,
+            resolver,
+        } = access;
+        let network = (endpoint::dial_only()?, resolver);
         let (inbox, inbound) = mpsc::channel(INBOX_MAX);
         let links = Links::new(
             me,
             credentials,
-            endpoint,
+            network,
             inbox,
             (Serving::Yes, Lsns::default()),
         );
@@ -108,8 +122,7 @@ impl Net {
     /// [serving](Links::serve).
     pub(crate) fn replica(
         listening: &Listening<'_>,
-        credentials: Credentials,
-        seeds: Vec<Member>,
+        access: Access,
     ) -> Result<(Net, mpsc::Receiver<Inbound>), ListenError> {
         let Listening {
             replica,
@@ -118,18 +131,24 @@ impl Net {
             lsn,
             peers,
         } = listening;
-        let endpoint = endpoint::listen(*address, &credentials, reset_key)?;
+        let Access {
+            credentials,
+            replicas: seeds,
+            resolver,
+        } = access;
+        let sockets = endpoint::listen(*address, &credentials, reset_key)?;
+        let network = (sockets, resolver);
         let (inbox, inbound) = mpsc::channel(INBOX_MAX);
         let me = Peer::Replica(*replica);
         let serving = Serving::No("it is starting".into());
         let lsns = Lsns {
-            run: identity::draw(),
+            run: crate::random::draw(),
             own: *lsn,
             start: *lsn,
             peers: peers.clone(),
             ..Lsns::default()
         };
-        let links = Links::new(me, credentials, endpoint, inbox, (serving, lsns));
+        let links = Links::new(me, credentials, network, inbox, (serving, lsns));
         let tasks = vec![
             tokio::spawn(dialing::dial_all(links.clone(), seeds)),
             tokio::spawn(accepting::accept_all(links.clone(), *replica)),
@@ -144,12 +163,9 @@ impl Net {
         if let Ok(Ok(generations)) = tokio::time::timeout(wait, known).await {
             return Ok(generations.clone());
         }
-        let problems = self.links.problems().into_iter();
-        let problems = problems.map(|(replica, problem)| format!("replica {replica}: {problem}"));
-        let problems: Vec<String> = problems.collect();
         Err(ConnectError::NobodyAnswers {
             waited: wait,
-            problems: problems.join("; "),
+            problems: self.links.problems.summary(),
         })
     }
 

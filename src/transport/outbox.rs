@@ -222,12 +222,14 @@ mod tests {
         assert!(!outbox.take(&mut taken).await);
     }
 
-    /// About a third of a megabyte on the wire.
+    const ID: &str = "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef-\
+                      a3d89d86d17726f56b7e394b3ddee799";
+
+    /// About half a megabyte on the wire.
     fn long() -> Message {
-        let id = "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b";
         Message::Collect {
             generation: 1,
-            ids: vec![id.parse().unwrap(); 10_000],
+            ids: vec![ID.parse().unwrap(); 10_000],
         }
     }
 
@@ -237,10 +239,9 @@ mod tests {
     }
 
     fn applied() -> Message {
-        let id = "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b";
-        let branch = "stock/0000000000000007".parse();
+        let branch = "stock/0000000000000007/00112233445566778899aabbccddeeff".parse();
         Message::Applied {
-            id: id.parse().unwrap(),
+            id: ID.parse().unwrap(),
             branch: branch.unwrap(),
         }
     }

@@ -11,7 +11,7 @@ use crate::protocol::types::Peer;
 use super::identity::are_of_one_name;
 
 /// Whether `from` may send `message` to a replica.
-pub(super) fn may_say(from: &Peer, message: &Message) -> bool {
+pub fn may_say(from: &Peer, message: &Message) -> bool {
     match message {
         // Only the initiator that owns an id commits it or rolls it back.
         Message::BeginCommit(begin) => owns(from, begin.id.txn),
@@ -28,24 +28,38 @@ pub(super) fn may_say(from: &Peer, message: &Message) -> bool {
             }
             Peer::Replica(_) => false,
         },
+        // The id entitles a session that holds it to ask: it was told of the transaction.
         Message::Inquire { txn } => match from {
-            Peer::Operator(_) => true,
+            Peer::Operator(_) | Peer::Session(_) => true,
             Peer::Initiator(id) => are_of_one_name(*id, txn.initiator),
-            Peer::Session(_) | Peer::Replica(_) => false,
+            Peer::Replica(_) => false,
         },
         Message::Resolve { .. } => matches!(from, Peer::Initiator(_) | Peer::Operator(_)),
-        Message::ForceAbort { .. } | Message::Reconfigure { .. } | Message::Release { .. } => {
-            matches!(from, Peer::Operator(_))
-        }
+        // A rollback of a planned transaction; a later run of the initiator may ask for it too.
+        Message::ForceAbort { id } => match from {
+            Peer::Operator(_) => true,
+            Peer::Initiator(run) => are_of_one_name(*run, id.txn.initiator),
+            Peer::Session(_) | Peer::Replica(_) => false,
+        },
+        Message::Reconfigure { .. }
+        | Message::Release { .. }
+        | Message::Gone { .. }
+        | Message::Restored { .. } => matches!(from, Peer::Operator(_)),
         // A session votes for its own branch only: the roster must hold it.
         Message::Vote(vote) => match from {
             Peer::Session(branch) => vote.roster.index_of(branch).is_some(),
             Peer::Replica(_) | Peer::Initiator(_) | Peer::Operator(_) => false,
         },
-        Message::Applied { branch, .. } => match from {
-            Peer::Session(own) => own.participant == branch.participant,
+        // A session finishes the branches of its own store.
+        Message::Applied { branch, .. }
+        | Message::Contradicted { branch, .. }
+        | Message::Unproven { branch, .. } => match from {
+            Peer::Session(own) => {
+                own.participant == branch.participant && own.store == branch.store
+            }
             Peer::Replica(_) | Peer::Initiator(_) | Peer::Operator(_) => false,
         },
+        Message::List { .. } | Message::Present { .. } => matches!(from, Peer::Session(_)),
         Message::Fetch { .. } => matches!(from, Peer::Replica(_) | Peer::Operator(_)),
         // Ballots above 0 and the control log are the replicas' own affair.
         Message::Phase1a { .. }
@@ -62,7 +76,10 @@ pub(super) fn may_say(from: &Peer, message: &Message) -> bool {
         | Message::Frozen { .. }
         | Message::Collect { .. }
         | Message::Collected { .. }
-        | Message::State { .. } => matches!(from, Peer::Replica(_)),
+        | Message::State { .. }
+        | Message::Enter { .. }
+        | Message::Probe { .. }
+        | Message::Probed { .. } => matches!(from, Peer::Replica(_)),
         // Only replicas say these, and never to each other.
         Message::Prepare(_)
         | Message::LetGo { .. }
@@ -72,6 +89,10 @@ pub(super) fn may_say(from: &Peer, message: &Message) -> bool {
         | Message::Resolved { .. }
         | Message::Busy { .. }
         | Message::Forgotten { .. }
+        | Message::Disputed { .. }
+        | Message::ListPage(_)
+        | Message::Admission { .. }
+        | Message::Named { .. }
         | Message::Declined(_) => false,
     }
 }
@@ -86,13 +107,13 @@ mod tests {
 
     use super::*;
     use crate::protocol::message::{
-        BeginCommit, CastVote, Decision, Declined, Prepare, Question, Undecided, Voter,
+        Admission, BeginCommit, CastVote, Decision, Declined, Prepare, Question, Undecided, Voter,
     };
     use crate::protocol::paxos::log::LogMessage;
     use crate::protocol::paxos::{Ballot, ReplicaId};
     use crate::protocol::types::{
         Branch, CommitId, Configuration, Generations, InitiatorId, Member, Outcome, ReadOnly,
-        Roster, Session, TxnId, Vote,
+        Roster, Session, StoreId, TxnId, Vote,
     };
     use crate::transport::draw_initiator;
 
@@ -100,6 +121,7 @@ mod tests {
         Branch {
             participant: name.parse().unwrap(),
             session: Session(session),
+            store: StoreId::from_u128(1),
         }
     }
 
@@ -130,6 +152,7 @@ mod tests {
             generation: 1,
             initiator,
             sequence: 1,
+            nonce: 9,
         };
         let own = branch("a", 1);
         let roster = Roster::new([own.clone(), branch("c", 1)]).unwrap();
@@ -151,6 +174,7 @@ mod tests {
             })
         };
         let participant = own.participant.clone();
+        let name = participant.clone();
         vec![
             (
                 "I",
@@ -172,14 +196,14 @@ mod tests {
             ),
             ("IiO", ask(None)),
             ("SsIiO", ask(Some(own.clone()))),
-            ("IiO", Message::Inquire { txn }),
+            ("SsxIiO", Message::Inquire { txn }),
             (
                 "IiyO",
                 Message::Resolve {
                     participant: participant.clone(),
                 },
             ),
-            ("O", Message::ForceAbort { id }),
+            ("IiO", Message::ForceAbort { id }),
             (
                 "",
                 Message::Prepare(Prepare {
@@ -279,7 +303,7 @@ mod tests {
                 "",
                 Message::Resolved {
                     participant,
-                    sessions: Vec::new(),
+                    branches: Vec::new(),
                 },
             ),
             ("", Message::Busy { id }),
@@ -329,6 +353,7 @@ mod tests {
                 Message::Fetch {
                     slot: 0,
                     after: None,
+                    after_name: None,
                 },
             ),
             (
@@ -337,6 +362,7 @@ mod tests {
                     generations,
                     after: None,
                     listed: Vec::new(),
+                    stores: Box::default(),
                     more: false,
                 },
             ),
@@ -349,6 +375,42 @@ mod tests {
             ),
             ("O", Message::Release { id }),
             ("", Message::Declined(Declined::UnderWay)),
+            (
+                "Ssx",
+                Message::Present {
+                    opening: None,
+                    after: None,
+                },
+            ),
+            (
+                "",
+                Message::Admission {
+                    slot: 0,
+                    admission: Admission::Entered,
+                },
+            ),
+            (
+                "",
+                Message::Named {
+                    participant: name.clone(),
+                    entered: None,
+                },
+            ),
+            ("R", Message::Enter { stores: Vec::new() }),
+            (
+                "O",
+                Message::Gone {
+                    participant: name.clone(),
+                    store: StoreId::from_u128(1),
+                },
+            ),
+            (
+                "O",
+                Message::Restored {
+                    participant: name,
+                    store: StoreId::from_u128(1),
+                },
+            ),
         ]
     }
 

@@ -1,5 +1,6 @@
 //! The encoding is held still, and rubbish is refused.
 
+mod control_examples;
 mod examples;
 mod nouns;
 
@@ -64,7 +65,20 @@ fn kind(frame: &Frame) -> &'static str {
             Message::State { .. } => "State",
             Message::Reconfigure { .. } => "Reconfigure",
             Message::Release { .. } => "Release",
+            Message::Disputed { .. } => "Disputed",
+            Message::Contradicted { .. } => "Contradicted",
+            Message::Unproven { .. } => "Unproven",
+            Message::List { .. } => "List",
+            Message::ListPage(_) => "ListPage",
             Message::Declined(_) => "Declined",
+            Message::Present { .. } => "Present",
+            Message::Admission { .. } => "Admission",
+            Message::Enter { .. } => "Enter",
+            Message::Gone { .. } => "Gone",
+            Message::Restored { .. } => "Restored",
+            Message::Probe { .. } => "Probe",
+            Message::Probed { .. } => "Probed",
+            Message::Named { .. } => "Named",
         },
     }
 }
@@ -73,7 +87,7 @@ fn kind(frame: &Frame) -> &'static str {
 const FRAMES: [&str; 7] = [
     "Hello", "Welcome", "Refused", "Message", "Lsn", "Query", "Answer",
 ];
-const MESSAGES: [&str; 35] = [
+const MESSAGES: [&str; 48] = [
     "BeginCommit",
     "Rollback",
     "Ask",
@@ -108,7 +122,20 @@ const MESSAGES: [&str; 35] = [
     "State",
     "Reconfigure",
     "Release",
+    "Disputed",
+    "Contradicted",
+    "Unproven",
+    "List",
+    "ListPage",
     "Declined",
+    "Present",
+    "Admission",
+    "Enter",
+    "Gone",
+    "Restored",
+    "Named",
+    "Probe",
+    "Probed",
 ];
 
 #[test]
@@ -228,17 +255,19 @@ fn the_longest_message_is_short_enough() {
     use crate::protocol::message::BeginCommit;
     use crate::protocol::types::{
         Branch, CommitId, InitiatorId, NAME_BYTES_MAX, REQUEST_BYTES_MAX, ROSTER_MAX, Request,
-        Roster, Session, TxnId,
+        Roster, Session, StoreId, TxnId,
     };
     let branch = |session: usize| Branch {
         participant: "x".repeat(NAME_BYTES_MAX).parse().unwrap(),
         session: Session(u64::MAX - session as u64),
+        store: StoreId::from_u128(1),
     };
     let roster = Roster::new((0..ROSTER_MAX).map(branch)).unwrap();
     let txn = TxnId {
         generation: u32::MAX,
-        initiator: InitiatorId(u64::MAX),
+        initiator: InitiatorId::MAX,
         sequence: u32::MAX,
+        nonce: u64::MAX,
     };
     let request = Request(vec![0xff; REQUEST_BYTES_MAX].into());
     let begin = Message::BeginCommit(BeginCommit {

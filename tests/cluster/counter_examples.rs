@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use paxos_commit::cluster::{LocalCluster, Weather};
 use paxos_commit::initiator::{AbortReason, CommitError, Initiator, Outcome};
-use paxos_commit::participant::{BranchId, Expiry, Participant, ResourceManager};
+use paxos_commit::participant::{BranchId, Expiry, Participant, Proof, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
-use paxos_commit::protocol::types::{CommitId, Outcome as Chosen, ReadOnly, Request, TxnId, Vote};
+use paxos_commit::protocol::types::{
+    CommitId, Outcome as Chosen, ReadOnly, Request, StoreId, TxnId, Vote,
+};
 use paxos_commit::resource::embedded::{BranchError, Embedded, Options};
 
 use crate::support::{Point, Service, initiator, within};
@@ -80,7 +82,7 @@ async fn a_panic_of_the_resource_manager_does_not_hang_the_branch() {
     let initiator = initiator(&cluster).await;
     let mut txn = initiator.begin().await.unwrap();
     let branch = participant.branch(txn.id()).await.unwrap();
-    store.work(txn.id()).put("k", "v").unwrap();
+    store.work(&branch).put("k", "v").unwrap();
     txn.enlist(branch.ticket()).unwrap();
     assert!(txn.commit().await.is_ok());
     let applied = tokio::time::timeout(Duration::from_secs(20), async {
@@ -99,6 +101,10 @@ struct PanicsOnce(Embedded, AtomicBool);
 impl ResourceManager for PanicsOnce {
     type Error = BranchError;
 
+    fn store(&self) -> StoreId {
+        self.0.store()
+    }
+
     async fn prepare(
         &self,
         branch: &BranchId,
@@ -108,7 +114,7 @@ impl ResourceManager for PanicsOnce {
         self.0.prepare(branch, request, read_only).await
     }
 
-    async fn commit(&self, branch: &BranchId) -> Result<(), BranchError> {
+    async fn commit(&self, branch: &BranchId) -> Result<Proof, BranchError> {
         assert!(!self.1.swap(false, Ordering::Relaxed), "once");
         self.0.commit(branch).await
     }
@@ -129,8 +135,8 @@ impl ResourceManager for PanicsOnce {
         self.0.expire(branch).await
     }
 
-    async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
-        self.0.settled(through).await
+    async fn settled(&self, through: CommitId, listed: &[BranchId]) -> Result<(), BranchError> {
+        self.0.settled(through, listed).await
     }
 }
 
@@ -159,6 +165,10 @@ struct PanicsAtOnce;
 impl ResourceManager for PanicsAtOnce {
     type Error = BranchError;
 
+    fn store(&self) -> StoreId {
+        StoreId::from_u128(1)
+    }
+
     fn prepare(
         &self,
         _: &BranchId,
@@ -169,8 +179,8 @@ impl ResourceManager for PanicsAtOnce {
         async { Ok(Vote::Prepared) }
     }
 
-    async fn commit(&self, _: &BranchId) -> Result<(), BranchError> {
-        Ok(())
+    async fn commit(&self, _: &BranchId) -> Result<Proof, BranchError> {
+        Ok(Proof::Found)
     }
 
     async fn rollback(&self, _: &BranchId) -> Result<(), BranchError> {
@@ -187,7 +197,7 @@ impl ResourceManager for PanicsAtOnce {
         Ok(Expiry::NotPrepared)
     }
 
-    async fn settled(&self, _: CommitId) -> Result<(), BranchError> {
+    async fn settled(&self, _: CommitId, _: &[BranchId]) -> Result<(), BranchError> {
         Ok(())
     }
 }

@@ -9,11 +9,12 @@ use paxos_commit::participant::Participant;
 use paxos_commit::protocol::message::{BeginCommit, CastVote, Decision, Message, Question, Voter};
 use paxos_commit::protocol::paxos::{Ballot, ReplicaId};
 use paxos_commit::protocol::types::{
-    Branch, CommitId, InitiatorId, Outcome as Chosen, Peer, Roster, TxnId, Vote,
+    Branch, CommitId, InitiatorId, Outcome as Chosen, Peer, Roster, StoreId, TxnId, Vote,
 };
 use paxos_commit::resource::embedded::{Embedded, Options};
 use paxos_commit::transport::{
-    Access, Authority, ConnectError, Credentials, Issued, Role, draw_initiator, draw_session,
+    Access, Authority, ConnectError, Credentials, Issued, Resolver, Role, draw_initiator,
+    draw_session,
 };
 use paxos_commit::wire::{Frame, Query, Refusal};
 use rcgen::{
@@ -37,6 +38,7 @@ fn session(name: &str) -> Branch {
     Branch {
         participant: name.parse().unwrap(),
         session: draw_session(),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -49,6 +51,7 @@ fn txn(initiator: InitiatorId) -> TxnId {
         generation: 1,
         initiator,
         sequence: 1,
+        nonce: 9,
     }
 }
 
@@ -70,6 +73,7 @@ async fn a_certificate_of_another_authority_is_no_use() {
     let access = Access {
         credentials: other.credentials(role("initiator/shop")).unwrap(),
         replicas: cluster.members(),
+        resolver: Resolver::default(),
     };
     let error = Initiator::builder(access).connect_timeout(SOON).connect();
     let error = error.await.unwrap_err();
@@ -282,7 +286,7 @@ fn forbidden() -> Vec<(&'static str, Peer, Frame)> {
             applied(&session("b")),
         ),
         ("participant/a", Peer::Session(a.clone()), phase_1a.clone()),
-        ("participant/a", Peer::Session(a.clone()), force.clone()),
+        ("participant/a", Peer::Session(a.clone()), force),
         ("initiator/shop", Peer::Initiator(own), begin(other)),
         ("initiator/shop", Peer::Initiator(own), begin(sibling)),
         ("initiator/shop", Peer::Initiator(own), rollback(sibling)),
@@ -291,7 +295,13 @@ fn forbidden() -> Vec<(&'static str, Peer, Frame)> {
         ("initiator/shop", Peer::Initiator(own), applied(a)),
         ("initiator/shop", Peer::Initiator(own), phase_1a.clone()),
         ("initiator/shop", Peer::Initiator(own), decided.clone()),
-        ("initiator/shop", Peer::Initiator(own), force),
+        (
+            "initiator/shop",
+            Peer::Initiator(own),
+            Message::ForceAbort {
+                id: id(other, &of_a),
+            },
+        ),
         ("initiator/shop", Peer::Initiator(own), release),
         ("operator/anna", Peer::Operator(1), begin(own)),
         ("operator/anna", Peer::Operator(1), vote(&of_a)),

@@ -135,8 +135,9 @@ fn questions(count: u32) -> Vec<u8> {
     for sequence in 0..count {
         let txn = TxnId {
             generation: 1,
-            initiator: InitiatorId(7),
+            initiator: InitiatorId::from_u128(7),
             sequence,
+            nonce: 9,
         };
         wire::encode(&Frame::Message(Message::Inquire { txn }), &mut bytes).unwrap();
     }
@@ -193,8 +194,8 @@ async fn a_second_connection_of_one_peer_takes_the_place_of_the_first() {
     second.say_message(Message::Resolve { participant }).await;
     loop {
         match second.next().await {
-            Ok(Frame::Message(Message::Resolved { sessions, .. })) => {
-                assert_eq!(sessions, []);
+            Ok(Frame::Message(Message::Resolved { branches, .. })) => {
+                assert_eq!(branches, []);
                 break;
             }
             Ok(Frame::Message(Message::Announce(_))) => {}

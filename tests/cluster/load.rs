@@ -31,12 +31,12 @@ pub(crate) async fn put(initiator: &Initiator, services: &[Arc<Service>], key: &
                 refused = true;
                 break;
             };
-            let put = service.store.work(txn.id()).put(key, "v");
+            let put = service.store.work(&branch).put(key, "v");
             refused |= put.is_err();
             txn.enlist(branch.ticket()).unwrap();
         }
         if refused {
-            txn.rollback().await;
+            txn.rollback().await.unwrap();
             continue;
         }
         let id = txn.plan().await.unwrap().id();

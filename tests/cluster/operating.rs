@@ -14,7 +14,7 @@ use paxos_commit::protocol::types::{Configuration, Member, Outcome as Chosen};
 use paxos_commit::replica::{End, Replica, ReplicaError, init};
 use paxos_commit::resource::embedded::{Embedded, Options};
 use paxos_commit::store::OpenError;
-use paxos_commit::transport::{Access, Authority, ConnectError, Role};
+use paxos_commit::transport::{Access, Authority, ConnectError, Resolver, Role};
 
 use crate::support::{
     PATIENCE, Point, Service, all_quiet, eventually, initiator, undecided, within,
@@ -32,8 +32,8 @@ fn anna() -> Role {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_tells_how_each_replica_is() {
     let mut cluster = LocalCluster::start(3).await.unwrap();
-    let _a = Service::start(&cluster, "a").await;
-    let _also = Service::start(&cluster, "a").await;
+    let a = Service::start(&cluster, "a").await;
+    let _also = a.beside(&cluster, "a").await;
     let mut operator = cluster.operator().await.unwrap();
     // Who has just connected is seen by each replica for itself.
     eventually(
@@ -70,7 +70,7 @@ async fn an_undecided_transaction_is_listed_with_the_votes_that_are_missing_and_
     let b = Service::start(&cluster, "b").await;
     let initiator = initiator(&cluster).await;
     let mut operator = cluster.operator().await.unwrap();
-    assert!(operator.list().await.unwrap().is_empty());
+    assert!(operator.list().await.unwrap().found.is_empty());
     b.hold(Point::BeforePrepare);
     let mut txn = initiator.begin().await.unwrap();
     txn.vote_timeout(NEVER);
@@ -88,7 +88,7 @@ async fn an_undecided_transaction_is_listed_with_the_votes_that_are_missing_and_
         "every replica lists it, without the vote of b",
         async || {
             let listed = operator.list().await.unwrap();
-            let states = listed.get(&id);
+            let states = listed.found.get(&id);
             states.is_some_and(|states| {
                 states.len() == 3 && states.values().all(|state| *state == missing_b)
             })
@@ -115,7 +115,7 @@ async fn an_undecided_transaction_is_listed_with_the_votes_that_are_missing_and_
     b.unlocked().await;
     assert_eq!((a.read("k"), b.read("k")), (None, None));
     all_quiet(&cluster).await;
-    assert!(operator.list().await.unwrap().is_empty());
+    assert!(operator.list().await.unwrap().found.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +230,7 @@ async fn a_participant_that_stops_finishes_what_is_under_way() {
     b.put(&mut txn, "k", "v").await;
     let mut late = initiator.begin().await.unwrap();
     let branch = b.participant.branch(late.id()).await.unwrap();
-    b.store.work(late.id()).put("late", "v").unwrap();
+    b.store.work(&branch).put("late", "v").unwrap();
     late.enlist(branch.ticket()).unwrap();
     let committing = tokio::spawn(txn.commit());
     b.stands().await;
@@ -392,6 +392,7 @@ fn one_replica(folder: &Path) -> (Authority, Access) {
     let access = Access {
         credentials: authority.credentials(Role::Replica(ReplicaId(1))).unwrap(),
         replicas: vec![member],
+        resolver: Resolver::default(),
     };
     (authority, access)
 }
@@ -434,6 +435,7 @@ async fn a_replica_needs_its_own_certificate_and_directory() {
     let of = |authority: &Authority, role| Access {
         credentials: authority.credentials(role).unwrap(),
         replicas: access.replicas.clone(),
+        resolver: Resolver::default(),
     };
     for wrong in [
         of(&authority, Role::Replica(ReplicaId(2))),
@@ -453,7 +455,7 @@ async fn a_replica_needs_its_own_certificate_and_directory() {
     let missing = folder.path().join("missing");
     let error = Replica::builder(missing.clone(), anywhere(), access).start();
     let error = error.await.unwrap_err();
-    assert!(error.to_string().contains("init"), "{error}");
+    assert!(error.to_string().contains("cluster new"), "{error}");
     assert!(!missing.exists());
 }
 

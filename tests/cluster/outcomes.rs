@@ -149,7 +149,8 @@ async fn a_rollback_lets_the_branches_go() {
     b.put(&mut txn, "k", "v").await;
     let id = txn.id();
     assert_eq!((a.store.locks(), b.store.locks()), (1, 1));
-    txn.rollback().await;
+    let outcome = txn.rollback().await;
+    assert_eq!(outcome, aborted(AbortReason::Rollback));
     a.unlocked().await;
     b.unlocked().await;
     // And no work begins under it any more.
@@ -171,7 +172,7 @@ async fn a_transaction_that_is_dropped_lets_its_branches_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_that_nobody_ends_is_let_go_in_the_end() {
+async fn locks_of_work_end_after_work_max_and_a_late_handle_takes_none() {
     let cluster = LocalCluster::start(3).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let options = paxos_commit::resource::embedded::Options::new();
@@ -183,11 +184,69 @@ async fn work_that_nobody_ends_is_let_go_in_the_end() {
     let initiator = initiator(&cluster).await;
     let mut txn = initiator.begin().await.unwrap();
     let branch = participant.branch(txn.id()).await.unwrap();
-    store.work(txn.id()).put("k", "v").unwrap();
+    store.work(&branch).put("k", "v").unwrap();
     txn.enlist(branch.ticket()).unwrap();
-    crate::support::eventually("the work is let go", async || store.locks() == 0).await;
-    // Who asks for commit all the same is told no.
+    let unused = initiator.begin().await.unwrap();
+    let late = participant.branch(unused.id()).await.unwrap();
+    crate::support::eventually("the work is released", async || store.locks() == 0).await;
+    // The handles are still there, and no session would release what they lock now.
+    crate::support::eventually("a branch without work ends, too", async || {
+        matches!(store.work(&late).get("late"), Err(WorkError::Ended))
+    })
+    .await;
+    for branch in [&branch, &late] {
+        let put = store.work(branch).put("k", "w");
+        assert!(matches!(put, Err(WorkError::Ended)), "{put:?}");
+    }
+    // A branch of this participant is no branch of another store.
+    let other = tempfile::tempdir().unwrap();
+    let options = paxos_commit::resource::embedded::Options::new();
+    let other = paxos_commit::resource::embedded::Embedded::open(other.path(), options).unwrap();
+    let third = initiator.begin().await.unwrap();
+    let third = participant.branch(third.id()).await.unwrap();
+    let put = other.work(&third).put("k", "w");
+    assert!(matches!(put, Err(WorkError::OtherStore { .. })), "{put:?}");
+    assert_eq!(other.locks(), 0);
+    // Commit is refused all the same.
     assert_eq!(txn.commit().await, aborted(AbortReason::Vote));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_that_a_service_ignores_aborts_the_transaction() {
+    let (cluster, a, b) = two_services().await;
+    let initiator = initiator(&cluster).await;
+    let mut one = initiator.begin().await.unwrap();
+    a.put(&mut one, "k", "v").await;
+    let mut two = initiator.begin().await.unwrap();
+    b.put(&mut two, "half", "v").await;
+    a.work(&mut two, |work| drop(work.put("k", "other half")))
+        .await;
+    assert_eq!(two.commit().await, aborted(AbortReason::Vote));
+    one.rollback().await.unwrap();
+    a.unlocked().await;
+    b.unlocked().await;
+    assert_eq!((a.read("k"), b.read("half")), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_one_participant_refuses_another() {
+    let cluster = LocalCluster::start(3).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = paxos_commit::resource::embedded::Options::new();
+    let store = paxos_commit::resource::embedded::Embedded::open(folder.path(), options).unwrap();
+    let connect = async |name| {
+        let access = cluster.participant(name).unwrap();
+        let builder = paxos_commit::participant::Participant::builder(access);
+        builder.connect(store.clone()).await
+    };
+    let a = connect("a").await.unwrap();
+    let refused = connect("b").await.unwrap_err().to_string();
+    assert!(
+        refused.contains("keeps the branches of participant a"),
+        "{refused}"
+    );
+    a.shutdown(Duration::from_secs(5)).await;
+    connect("a").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,7 +415,7 @@ async fn rows_of_a_transaction_under_way_are_locked_for_others() {
         );
     })
     .await;
-    two.rollback().await;
+    two.rollback().await.unwrap();
     a.release();
     a.wait_for("k", "v").await;
     a.unlocked().await;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use paxos_commit::cluster::LocalCluster;
 use paxos_commit::initiator::{Initiator, Transaction};
-use paxos_commit::participant::{Branch, BranchId, Expiry, Participant, ResourceManager};
+use paxos_commit::participant::{Branch, BranchId, Expiry, Participant, Proof, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
-use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+use paxos_commit::protocol::types::{CommitId, Opening, ReadOnly, Request, StoreId, TxnId, Vote};
 use paxos_commit::resource::embedded::{
     BranchError, Embedded, Options, RequestError, Work, WorkError,
 };
@@ -118,7 +118,24 @@ impl Service {
         })
         .await;
         let store = opened.expect("it was opened");
+        Service::with(cluster, name, store, disk.0).await
+    }
+
+    /// Another session of the same participant, on the same store.
+    pub(crate) async fn beside(&self, cluster: &LocalCluster, name: &str) -> Service {
+        let folder = tempfile::tempdir().unwrap();
+        Service::with(cluster, name, self.store.clone(), folder).await
+    }
+
+    async fn with(
+        cluster: &LocalCluster,
+        name: &str,
+        store: Embedded,
+        folder: tempfile::TempDir,
+    ) -> Service {
         let gate = Arc::new(Gate {
+            identity: store.store(),
+            openings: store.openings(),
             store: Mutex::new(Some(store.clone())),
             held: watch::Sender::new(None),
             standing: watch::Sender::new(0),
@@ -130,7 +147,7 @@ impl Service {
         Service {
             store,
             participant: participant.unwrap(),
-            folder: disk.0,
+            folder,
             gate,
         }
     }
@@ -171,7 +188,8 @@ impl Service {
         let branch = self.participant.branch(txn.id()).await.unwrap();
         // The one who had the row may have been told its outcome before this store was.
         eventually("the row is free", async || {
-            match self.store.work(txn.id()).put(key, value) {
+            let work = self.store.work(&branch);
+            match work.attempt(|work| work.put(key, value)) {
                 Ok(()) => true,
                 Err(WorkError::Conflict { .. }) => false,
                 Err(error) => panic!("cannot put {key}: {error}"),
@@ -184,7 +202,7 @@ impl Service {
     /// Works under a transaction and enlists the branch.
     pub(crate) async fn work(&self, txn: &mut Transaction, work: impl FnOnce(&Work)) {
         let branch = self.participant.branch(txn.id()).await.unwrap();
-        work(&self.store.work(txn.id()));
+        work(&self.store.work(&branch));
         enlist(txn, &branch);
     }
 
@@ -207,6 +225,8 @@ impl Service {
 
 /// Stands before a store.
 struct Gate {
+    identity: StoreId,
+    openings: Vec<Opening>,
     /// None when the process has died.
     store: Mutex<Option<Embedded>>,
     held: watch::Sender<Option<Point>>,
@@ -240,6 +260,14 @@ struct Gated(Arc<Gate>);
 impl ResourceManager for Gated {
     type Error = BranchError;
 
+    fn store(&self) -> StoreId {
+        self.0.identity
+    }
+
+    fn openings(&self) -> Vec<Opening> {
+        self.0.openings.clone()
+    }
+
     async fn prepare(
         &self,
         branch: &BranchId,
@@ -254,7 +282,7 @@ impl ResourceManager for Gated {
         vote
     }
 
-    async fn commit(&self, branch: &BranchId) -> Result<(), BranchError> {
+    async fn commit(&self, branch: &BranchId) -> Result<Proof, BranchError> {
         self.0.pass(Point::BeforeCommit).await;
         self.0.store().await.commit(branch).await
     }
@@ -275,7 +303,7 @@ impl ResourceManager for Gated {
         self.0.store().await.expire(branch).await
     }
 
-    async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
-        self.0.store().await.settled(through).await
+    async fn settled(&self, through: CommitId, listed: &[BranchId]) -> Result<(), BranchError> {
+        self.0.store().await.settled(through, listed).await
     }
 }

@@ -48,11 +48,22 @@ pub(crate) enum Fault {
     ExpireDoesNothing,
     ExpireSaysRolledBack,
     ExpireNotSaved,
-    HorizonNotSaved,
-    HorizonGoesBack,
+    HorizonIsProof,
+    /// A store without any marker takes that for the end of all branches.
+    EmptyIsProof,
+    MissingIsAnError,
+    /// The horizon of an earlier call counts with the list of this one.
+    OlderListDeletesLater,
+    ListIsIgnored,
     HorizonDropsPrepared,
     HorizonDropsAllMarkers,
     MarkersStay,
+    ListedMarkersStayForEver,
+    IdentityOfTheProcess,
+    IdentityOfTheName,
+    OpeningsNotSaved,
+    /// A copy that is opened as often as the original looks like it.
+    NonceOfTheNumber,
     PrepareAgainAborts,
     RequestRunsTwice,
     ReconnectsSilently,
@@ -100,11 +111,19 @@ const FAULTS: &[(Fault, Rule)] = &[
     (Fault::ExpireDoesNothing, Rule::ExpireRollsBack),
     (Fault::ExpireSaysRolledBack, Rule::ExpireRollsBack),
     (Fault::ExpireNotSaved, Rule::ExpireRollsBack),
-    (Fault::HorizonNotSaved, Rule::SettledHorizon),
-    (Fault::HorizonGoesBack, Rule::SettledHorizon),
-    (Fault::HorizonDropsPrepared, Rule::SettledHorizon),
-    (Fault::HorizonDropsAllMarkers, Rule::SettledHorizon),
-    (Fault::MarkersStay, Rule::SettledHorizon),
+    (Fault::HorizonIsProof, Rule::NoCommitWithoutProof),
+    (Fault::EmptyIsProof, Rule::NoCommitWithoutProof),
+    (Fault::MissingIsAnError, Rule::NoCommitWithoutProof),
+    (Fault::OlderListDeletesLater, Rule::MarkersGoWithTheList),
+    (Fault::ListIsIgnored, Rule::MarkersGoWithTheList),
+    (Fault::HorizonDropsPrepared, Rule::MarkersGoWithTheList),
+    (Fault::HorizonDropsAllMarkers, Rule::MarkersGoWithTheList),
+    (Fault::MarkersStay, Rule::MarkersGoWithTheList),
+    (Fault::ListedMarkersStayForEver, Rule::MarkersGoWithTheList),
+    (Fault::IdentityOfTheProcess, Rule::StoreIdentity),
+    (Fault::IdentityOfTheName, Rule::StoreIdentity),
+    (Fault::OpeningsNotSaved, Rule::StoreIdentity),
+    (Fault::NonceOfTheNumber, Rule::StoreIdentity),
     (Fault::PrepareAgainAborts, Rule::PrepareMayComeAgain),
     (Fault::RequestRunsTwice, Rule::PrepareMayComeAgain),
     (Fault::ReconnectsSilently, Rule::LostConnectionPoisons),
@@ -129,7 +148,7 @@ async fn a_store_without_faults_keeps_every_rule() {
         .iter()
         .map(|finding| finding.rule.number())
         .collect();
-    assert_eq!(rules, (1..=20).collect(), "every rule has its checks");
+    assert_eq!(rules, (1..=21).collect(), "every rule has its checks");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +178,7 @@ async fn each_planted_fault_is_found_by_its_rule() {
     assert!(missed.is_empty(), "{}", missed.join("\n"));
     assert_eq!(
         found.len(),
-        20,
+        21,
         "every rule has a fault that only it was made for"
     );
 }

@@ -9,7 +9,7 @@ use paxos_commit::protocol::paxos::log::LogConfig;
 use paxos_commit::protocol::replica::{Record, Replica, ReplicaConfig};
 use paxos_commit::protocol::types::{
     Branch, CommitId, Configuration, Entry, InitiatorId, Member, Open, Peer, Roster, Session,
-    TxnId, Vote,
+    StoreId, TxnId, Vote,
 };
 use paxos_commit::protocol::{Effects, Host};
 
@@ -58,6 +58,7 @@ pub(crate) fn branch(index: usize) -> Branch {
     Branch {
         participant: ["p", "q"][index].parse().expect("a name"),
         session: Session(1),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -81,8 +82,9 @@ impl Cast {
         let roster = Roster::new((0..branches).map(branch)).expect("one or two branches");
         let txn = TxnId {
             generation: 1,
-            initiator: InitiatorId(7),
+            initiator: InitiatorId::from_u128(7),
             sequence,
+            nonce: 9,
         };
         Cast {
             id: CommitId::new(txn, &roster),

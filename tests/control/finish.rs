@@ -98,12 +98,14 @@ impl<'t> Run<'t> {
         let decided = end.is_some() && (outcome.is_none() || outcome == end);
         let forgot = |replica: &Replica| {
             let generations = replica.generations();
+            // One that was removed hears of no later entry of the log, and no replica hears it.
+            let keeps_list = replica.is_removed();
             generations.is_settled(&self.id)
                 && generations.oldest() > 1
                 && replica.undecided().next().is_none()
-                && replica.unapplied().next().is_none()
-                && replica.listed().next().is_none()
-                && replica.outcome(&self.id).is_none()
+                && (keeps_list || replica.unapplied().next().is_none())
+                && (keeps_list || replica.listed().next().is_none())
+                && (keeps_list || replica.outcome(&self.id).is_none())
         };
         decided
             && ends.all(|leaf| leaf.outcome == end)

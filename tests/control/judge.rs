@@ -94,7 +94,14 @@ impl System {
         let disks: Vec<Arc<Summary>> = state
             .disks
             .iter()
-            .map(|disk| tables.summaries.get(disk).cloned().unwrap_or_default())
+            .map(|disk| {
+                tables
+                    .ledger
+                    .summaries
+                    .get(disk)
+                    .cloned()
+                    .unwrap_or_default()
+            })
             .collect();
         let mut truth = Truth::default();
         self.read_log(&tables.cast, &disks, &mut truth);
@@ -156,7 +163,7 @@ impl System {
         let applied = state.applied == all;
         let told = |bits: u16| state.told & bits != 0;
         let disks = state.disks.iter();
-        let decided = disks.flat_map(|disk| tables.summaries.get(disk));
+        let decided = disks.flat_map(|disk| tables.ledger.summaries.get(disk));
         let mut decided = decided.flat_map(|disk| &disk.decided);
         let expired_wrongly = (0..self.bounds.branches).any(|branch| {
             let expired = told(told::EXPIRED_BRANCH << branch);
@@ -205,7 +212,7 @@ impl System {
     /// A Settle stands on some disks at the ballots of two leaders.
     fn is_found_again(&self, tables: &Tables, state: &State) -> bool {
         let disks = state.disks.iter();
-        let disks = disks.filter_map(|disk| tables.summaries.get(disk));
+        let disks = disks.filter_map(|disk| tables.ledger.summaries.get(disk));
         let entries: Vec<_> = disks.flat_map(|disk| &disk.entries).collect();
         entries.iter().any(|(_, ballot, entry)| {
             settles(&tables.cast, entry).is_some()
@@ -218,7 +225,7 @@ impl System {
     /// A vote has come to a replica that is frozen, and changes nothing.
     fn is_late(&self, tables: &Tables, state: &State) -> bool {
         (0..REPLICAS).any(|index| {
-            let Some(disk) = tables.summaries.get(&state.disks[index]) else {
+            let Some(disk) = tables.ledger.summaries.get(&state.disks[index]) else {
                 return false;
             };
             let host = state.hosts[index];

@@ -63,6 +63,7 @@ impl Summary {
             Record::Committed { .. } => self.decided.push(Outcome::Commit),
             Record::Finished { outcome, .. } => self.decided.push(*outcome),
             Record::Promise { .. }
+            | Record::Disputed { .. }
             | Record::Round { .. }
             | Record::Log(LogRecord::Round { .. } | LogRecord::Promise { .. }) => {}
         }
@@ -75,6 +76,12 @@ pub(crate) fn settles(cast: &Cast, entry: &Entry) -> Option<bool> {
         Entry::Settle(settle) if settle.through >= cast.id => {
             Some(settle.unfinished.iter().any(|it| it.id == cast.id))
         }
-        Entry::Settle(_) | Entry::Open(_) | Entry::Release { .. } => None,
+        Entry::Settle(_)
+        | Entry::Open(_)
+        | Entry::Release { .. }
+        | Entry::Unlist { .. }
+        | Entry::Enter { .. }
+        | Entry::Gone { .. }
+        | Entry::Restored { .. } => None,
     }
 }

@@ -72,7 +72,7 @@ impl System {
             }
             let records = self.saved(start, index);
             let mut tables = self.tables_mut();
-            let disk = tables.disk(&records);
+            let disk = tables.ledger.disk(&records);
             state.disks[index] = tables.save(Disk::default(), disk);
             let plant = tables.rules.plant.take();
             state.hosts[index] = tables.recover(index, state.disks[index]);
@@ -146,6 +146,7 @@ impl System {
         vec![Record::State {
             generations,
             listed,
+            stores: Default::default(),
         }]
     }
 
@@ -214,7 +215,7 @@ impl System {
         state.told |= step.told;
         {
             let tables = self.tables();
-            let before = tables.summary(disk);
+            let before = tables.ledger.summary(disk);
             if step.touches && (before.frozen || before.settled) {
                 state.told |= told::TOUCHED;
             }
@@ -223,7 +224,7 @@ impl System {
             state.disks[index] = self.tables_mut().save(disk, step.save);
         }
         let tables = self.tables();
-        let after = tables.summary(state.disks[index]);
+        let after = tables.ledger.summary(state.disks[index]);
         if step.tells_frozen && !after.frozen {
             state.told |= told::UNTRUE;
         }
@@ -268,6 +269,9 @@ impl System {
         if !self.tables().is_question(index, bit) {
             return false;
         }
+        if self.tables().is_ahead(index, state.hosts[index], bit) {
+            return false;
+        }
         let step = self.step(index, state.hosts[index], bit);
         let uncounted = self.bounds.answers == Answers::Straight
             && step.told == 0
@@ -304,7 +308,7 @@ impl System {
     fn may_arrive(&self, state: &State, to: usize, bit: u8) -> bool {
         let tables = self.tables();
         let message = &tables.envelope(to, bit).message;
-        !matches!(message, Message::Collect { .. }) || tables.summary(state.disks[to]).frozen
+        !matches!(message, Message::Collect { .. }) || tables.ledger.summary(state.disks[to]).frozen
     }
 
     fn apply(&self, last: &State, index: usize) -> State {

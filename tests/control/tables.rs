@@ -3,10 +3,8 @@
 //! A host is deterministic, so a turn depends on nothing but the host's state and the input: each is
 //! run once, by the product's own code, and looked up afterwards.
 
-use std::sync::Arc;
-
 use paxos_commit::protocol::message::{Frozen, Message, Report};
-use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
+use paxos_commit::protocol::paxos::log::LogMessage;
 use paxos_commit::protocol::replica::{Record, Replica};
 use paxos_commit::protocol::types::{BranchSet, CommitId, Entry, Outcome, Peer};
 use paxos_commit::protocol::{Effects, Host, Input};
@@ -14,8 +12,8 @@ use paxos_commit::protocol::{Effects, Host, Input};
 use crate::bounds::{Bounds, Known, Plant};
 use crate::cast::{Cast, REPLICAS, branch, index_of, replica, replica_peer};
 use crate::intern::{Interner, Map};
+use crate::ledger::Ledger;
 use crate::state::{Disk, Network, bits, told};
-use crate::summary::Summary;
 use crate::turn::{Rules, Turn};
 
 /// One message on its way.
@@ -61,9 +59,8 @@ pub(crate) struct Tables {
     news: bool,
     pub(crate) places: [Interner<Envelope>; REPLICAS],
     pub(crate) hosts: Interner<Replica>,
-    records: Interner<Record>,
+    pub(crate) ledger: Ledger,
     pub(crate) steps: Map<(u32, u8), Step>,
-    pub(crate) summaries: Map<Disk, Arc<Summary>>,
     pub(crate) useful: Map<(u32, u128), u128>,
     pub(crate) recovered: Map<(usize, Disk), u32>,
 }
@@ -83,9 +80,8 @@ impl Tables {
             news: bounds.news,
             places: Default::default(),
             hosts: Interner::default(),
-            records: Interner::default(),
+            ledger: Ledger::default(),
             steps: Map::default(),
-            summaries: Map::default(),
             useful: Map::default(),
             recovered: Map::default(),
         }
@@ -95,49 +91,8 @@ impl Tables {
         self.places[place].value(u32::from(bit))
     }
 
-    /// The set of `records`.
-    pub(crate) fn disk(&mut self, records: &[Record]) -> Disk {
-        records.iter().fold(Disk::default(), |disk, record| {
-            let number = self.records.number(record.clone());
-            assert!(number < 64, "more records than the set has room for");
-            Disk(disk.0 | 1 << number)
-        })
-    }
-
-    pub(crate) fn records(&self, disk: Disk) -> Vec<Record> {
-        let numbers = bits(u128::from(disk.0)).map(u32::from);
-        numbers
-            .map(|number| self.records.value(number).clone())
-            .collect()
-    }
-
-    /// Adds records to a disk; promises of the log that a higher one stands for leave it.
     pub(crate) fn save(&mut self, before: Disk, new: Disk) -> Disk {
-        let mut disk = before.union(new);
-        let promised = |record: &Record| match record {
-            Record::Log(LogRecord::Promise { ballot }) => Some((*ballot, false)),
-            Record::Log(LogRecord::Accept { ballot, .. }) => Some((*ballot, true)),
-            _ => None,
-        };
-        let records = self.records(disk);
-        let highest = records.iter().filter_map(promised).max();
-        for number in bits(u128::from(disk.0)) {
-            let record = self.records.value(u32::from(number));
-            if matches!(record, Record::Log(LogRecord::Promise { .. }))
-                && promised(record) < highest
-            {
-                disk.0 &= !(1 << number);
-            }
-        }
-        if !self.summaries.contains_key(&disk) {
-            let summary = Arc::new(Summary::of(&self.cast, &self.records(disk)));
-            self.summaries.insert(disk, summary);
-        }
-        disk
-    }
-
-    pub(crate) fn summary(&self, disk: Disk) -> &Arc<Summary> {
-        &self.summaries[&disk]
+        self.ledger.save(&self.cast, before, new)
     }
 
     /// The replica that starts from a disk.
@@ -145,7 +100,7 @@ impl Tables {
         if let Some(number) = self.recovered.get(&(index, disk)) {
             return *number;
         }
-        let mut records = self.records(disk);
+        let mut records = self.ledger.records(disk);
         match self.rules.plant {
             Some(Plant::FreezeForgotten) => {
                 records.retain(|record| !matches!(record, Record::Frozen { .. }));
@@ -229,7 +184,7 @@ impl Tables {
             tells_frozen: frozen,
             tells_slot,
             host: self.hosts.number(replica),
-            save: self.disk(&save),
+            save: self.ledger.disk(&save),
             send: self.post(&me, send),
             told,
         }
@@ -347,6 +302,13 @@ impl Tables {
         )
     }
 
+    /// Whether the message is about a slot that the replica has not come to.
+    pub(crate) fn is_ahead(&self, place: usize, host: u32, bit: u8) -> bool {
+        let slot = self.hosts.value(host).generations().slot();
+        let message = &self.envelope(place, bit).message;
+        matches!(message, Message::Log(message) if message.slot() > slot)
+    }
+
     /// Whether it asks another replica for a promise: of a ballot, or the last one of a generation.
     pub(crate) fn is_promise_asked(&self, place: usize, bit: u8) -> bool {
         let Envelope { from, message } = self.envelope(place, bit);
@@ -370,7 +332,9 @@ impl Tables {
         let mut useful = word;
         for bit in bits(word) {
             let message = &self.envelope(index, bit).message;
-            if matches!(message, Message::Vote(_) | Message::Applied { .. }) {
+            if matches!(message, Message::Vote(_) | Message::Applied { .. })
+                || self.is_ahead(index, host, bit)
+            {
                 continue;
             }
             let step = self.deliver(index, host, bit);

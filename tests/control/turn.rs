@@ -55,6 +55,13 @@ impl Rules {
                 turn.told |= told::REFUSED;
             }
             for (to, message) in out.send {
+                if let Message::Probe { slot } = message {
+                    // Those that are asked are there. When they answer decides only when the change is
+                    // proposed, and the operator's wish itself arrives at any time.
+                    let message = Message::Probed { slot };
+                    inputs.push_back(Input::Message { from: to, message });
+                    continue;
+                }
                 let question = matches!(message, Message::Collect { .. });
                 if to == me && !question && self.is_at_once_to_itself(&message) {
                     let from = me.clone();
@@ -142,7 +149,9 @@ fn is_objection(notice: &ReplicaNotice) -> bool {
         ReplicaNotice::Rejected { from, reason } => {
             *reason != Rejection::NotFromSuchAPeer || *from != replica_peer(0)
         }
-        ReplicaNotice::Removed => false,
+        // Nobody lies here.
+        ReplicaNotice::Contradiction { .. } => true,
+        ReplicaNotice::Removed | ReplicaNotice::Dial(_) => false,
     }
 }
 

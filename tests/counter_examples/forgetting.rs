@@ -10,7 +10,7 @@ use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
 use paxos_commit::protocol::replica::{ReplicaConfig, ReplicaTimer};
 use paxos_commit::protocol::types::{
     Branch, BranchSet, CommitId, Configuration, Entry, Generations, InitiatorId, Listed, Open,
-    Outcome, Peer, Roster, Session, Settle, TxnId, Unapplied, Vote,
+    Outcome, Peer, Roster, Session, Settle, StoreId, TxnId, Unapplied, Vote,
 };
 use paxos_commit::protocol::{Effects, Host, Input, Replica};
 
@@ -21,6 +21,7 @@ pub(crate) fn branch(name: &str) -> Branch {
     Branch {
         participant: name.parse().expect("a name"),
         session: Session(1),
+        store: StoreId::from_u128(1),
     }
 }
 pub(crate) fn roster() -> Roster {
@@ -29,8 +30,9 @@ pub(crate) fn roster() -> Roster {
 pub(crate) fn id(sequence: u32) -> CommitId {
     let txn = TxnId {
         generation: 1,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence,
+        nonce: 9,
     };
     CommitId::new(txn, &roster())
 }
@@ -247,7 +249,7 @@ fn a_list_of_at_most_nothing_drops_no_commit() {
 /// and the next leader, which found the entry, gets it chosen.
 #[test]
 fn an_operator_is_not_told_declined_of_what_is_done() {
-    use Message::Log;
+    use Message::{Log, Probe, Probed};
     let mut net = Net::new(quiet);
     net.tick_until_prepare(1);
     net.deliver(|_, _, _| true);
@@ -257,6 +259,7 @@ fn an_operator_is_not_told_declined_of_what_is_done() {
         configuration,
     };
     net.say(Peer::Operator(1), 1, open);
+    net.deliver(|_, _, m| matches!(m, Probe { .. } | Probed { .. }));
     net.deliver(|_, _, m| matches!(m, Log(LogMessage::Accept { .. })));
     net.way.clear();
     net.tick_until_prepare(2);
@@ -314,11 +317,14 @@ fn a_listed_commit_whose_branches_were_heard_before_is_let_go() {
     step(&mut replica, Input::Connected(session("b")));
     let mut pushed = false;
     for _ in 0..2_000 {
-        let out = step(&mut replica, Input::Timeout(ReplicaTimer::Tick));
-        pushed |= out
-            .send
-            .iter()
-            .any(|(_, m)| matches!(m, Message::Finish { .. }));
+        let mut sent = step(&mut replica, Input::Timeout(ReplicaTimer::Tick)).send;
+        while let Some((to, message)) = sent.pop() {
+            pushed |= matches!(message, Message::Finish { .. });
+            // It is alone in the log: what it sends itself arrives.
+            if to == Peer::Replica(ReplicaId(1)) {
+                sent.extend(hear(&mut replica, to, message).send);
+            }
+        }
     }
     assert!(
         pushed || replica.listed().count() == 0,

@@ -25,6 +25,7 @@ fn a_state_of_nothing_does_no_harm() {
         after: None,
         listed: vec![],
         more: false,
+        stores: Box::default(),
     };
     hear(&mut replica, Peer::Replica(ReplicaId(9)), state);
     let entry = Entry::Release { id: id(1) };

@@ -14,7 +14,8 @@ use paxos_commit::protocol::participant::{
 use paxos_commit::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use paxos_commit::protocol::replica::{Record, ReplicaConfig, ReplicaTimer};
 use paxos_commit::protocol::types::{
-    Branch, BranchSet, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Roster, Session, TxnId, Vote,
+    Branch, BranchSet, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Roster, Session, StoreId,
+    TxnId, Vote,
 };
 use paxos_commit::protocol::{Effects, Host, Input, Participant, Replica};
 
@@ -25,6 +26,7 @@ fn branch(name: &str) -> Branch {
     Branch {
         participant: name.parse().expect("a name"),
         session: Session(1),
+        store: StoreId::from_u128(1),
     }
 }
 fn roster(names: &[&str]) -> Roster {
@@ -33,8 +35,9 @@ fn roster(names: &[&str]) -> Roster {
 fn txn(sequence: u32) -> TxnId {
     TxnId {
         generation: 1,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence,
+        nonce: 9,
     }
 }
 fn step<H: Host>(host: &mut H, input: Input<H>) -> Effects<H> {
@@ -47,7 +50,7 @@ fn hear<H: Host>(host: &mut H, from: Peer, message: Message) -> Effects<H> {
 }
 fn session() -> Participant {
     let config = ParticipantConfig::new(branch("a"), acceptors());
-    Participant::recover(config, [], &mut Effects::default())
+    Participant::entered(config)
 }
 fn prepare(sequence: u32, floor: u32) -> Prepare {
     let roster = roster(&["a", "b"]);
@@ -377,7 +380,11 @@ fn a_replica_that_is_asked_for_what_it_lacks_asks_back() {
     let config = ReplicaConfig::joining(ReplicaId(4));
     let mut joiner = Replica::recover(config, [], &mut Effects::default());
     let other = Peer::Replica(ReplicaId(1));
-    let fetch = |slot| Message::Fetch { slot, after: None };
+    let fetch = |slot| Message::Fetch {
+        slot,
+        after: None,
+        after_name: None,
+    };
     let out = hear(&mut joiner, other.clone(), fetch(3));
     assert_eq!(out.send, [(other, fetch(0))]);
 }

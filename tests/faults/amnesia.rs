@@ -10,10 +10,15 @@ use paxos_commit::cluster::ClusterFiles;
 use crate::bank::{Bank, Started};
 use crate::files;
 
-/// The exit status, and each of these texts.
+/// The exit status, which tells a supervisor whether another start can be of use; and each of these
+/// texts.
 #[track_caller]
 fn says(words: &str, texts: &[&str]) {
-    for text in ["exit status: 1"].iter().chain(texts) {
+    let status = match words.contains("lost what it promised") {
+        true => "exit status: 6",
+        false => "exit status: 1",
+    };
+    for text in [status].iter().chain(texts) {
         assert!(words.contains(text), "expected {text:?}, got {words:?}");
     }
     assert!(!words.contains("panicked"), "{words:?}");

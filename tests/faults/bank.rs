@@ -4,7 +4,10 @@
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use paxos_commit::cluster::ProcessCluster;
@@ -15,6 +18,10 @@ use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::resource::embedded::{Embedded, Options};
 use paxos_commit::transport::Role;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// How many transfers a load has under way.
+const LOADERS: usize = 4;
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +52,7 @@ pub(crate) enum Started {
 }
 
 /// One service.
+#[derive(Clone)]
 pub(crate) struct Ledger {
     pub(crate) store: Embedded,
     pub(crate) participant: Participant,
@@ -121,15 +129,48 @@ impl Bank {
 
     /// One more transfer, which must be committed.
     pub(crate) async fn transfer(&mut self) {
-        let (key, value) = (format!("transfer/{:06}", self.moved), "1");
-        let mut txn = self.shop.begin().await.unwrap();
-        for ledger in &self.ledgers {
-            let branch = ledger.participant.branch(txn.id()).await.unwrap();
-            ledger.store.work(txn.id()).put(&key, value).unwrap();
-            txn.enlist(branch.ticket()).unwrap();
-        }
-        assert_eq!(txn.commit().await, Ok(Outcome::Committed), "{key}");
+        transfer(&self.shop, &self.ledgers, self.moved).await;
         self.moved += 1;
+    }
+
+    /// Transfers, some at a time, until [`unload`](Self::unload).
+    pub(crate) fn load(&self) -> Load {
+        let (next, stop) = (Arc::new(AtomicU64::new(self.moved)), Arc::default());
+        let tasks = (0..LOADERS).map(|_| {
+            let (shop, ledgers) = (self.shop.clone(), self.ledgers.clone());
+            let (next, stop): (Arc<AtomicU64>, Arc<AtomicBool>) = (next.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Relaxed) {
+                    transfer(&shop, &ledgers, next.fetch_add(1, Relaxed)).await;
+                }
+            })
+        });
+        let tasks = tasks.collect();
+        Load { next, stop, tasks }
+    }
+
+    /// Ends the load. Each of its transfers must have been committed.
+    pub(crate) async fn unload(&mut self, load: Load) {
+        load.stop.store(true, Relaxed);
+        for task in load.tasks {
+            let ended = tokio::time::timeout(PATIENCE, task).await;
+            ended.expect("the load ends").unwrap();
+        }
+        self.moved = load.next.load(Relaxed);
+    }
+
+    /// Waits until both ledgers are connected to each of these replicas.
+    pub(crate) async fn ledgers_are_connected(&self, replicas: &[u32]) {
+        let mut operator = self.operator().await;
+        until("both ledgers are connected to each replica", async || {
+            let status = operator.status().await;
+            let is_well = |id: &u32| {
+                let said = status.get(&ReplicaId(*id))?.as_ref().ok()?;
+                (said.participants.len() == self.ledgers.len()).then_some(())
+            };
+            replicas.iter().map(is_well).collect::<Option<()>>()
+        })
+        .await;
     }
 
     /// Every acknowledged transfer is in both ledgers, nothing else is, and nothing is in doubt.
@@ -197,7 +238,7 @@ impl Bank {
     }
 
     /// Starts a replica with a new log.
-    fn launch(&mut self, id: u32) {
+    pub(crate) fn launch(&mut self, id: u32) {
         let _ = fs::remove_file(self.log(id));
         self.cluster.start(ReplicaId(id)).unwrap();
     }
@@ -212,16 +253,21 @@ impl Bank {
     /// one may have to tell it that it has lost something.
     pub(crate) async fn start_refused(&mut self, id: u32) -> String {
         self.launch(id);
+        let words = self.ends(id).await;
+        self.kill(id).await;
+        words
+    }
+
+    /// Waits until a replica has ended by itself: its exit status, and its last words.
+    pub(crate) async fn ends(&mut self, id: u32) -> String {
         let what = format!("replica {id} ends");
         let cluster = &mut self.cluster;
-        let words = until(&what, async || {
+        until(&what, async || {
             let fallen = cluster.fallen();
             let ended = fallen.into_iter().find(|(of, _)| *of == ReplicaId(id));
             ended.map(|(_, words)| words)
         })
-        .await;
-        self.kill(id).await;
-        words
+        .await
     }
 
     pub(crate) async fn start_well(&mut self, id: u32) {
@@ -235,30 +281,39 @@ impl Bank {
         self.cluster.kill(ReplicaId(id)).await.unwrap();
     }
 
+    /// Runs the tool.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(program()).args(arguments).output().unwrap()
+    }
+
     /// Runs the tool, which must succeed; answers with what it printed.
     pub(crate) fn tool(&self, arguments: &[&str]) -> String {
-        let output = Command::new(program()).args(arguments).output().unwrap();
+        let output = self.run(arguments);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {error}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Replaces a replica by the tool, and starts the new one.
+    /// Makes a new replica by the tool, starts it, and lets it take the place of the old one.
     pub(crate) async fn replace(&mut self, old: u32, new: u32) {
         let (dir, address) = (self.dir(), free_address());
         let access = dir.join("operator-admin/access.toml");
         let text = |path: &Path| path.to_str().unwrap().to_owned();
-        self.tool(&[
-            "cluster",
-            "replace",
-            "--dir",
-            &text(&dir),
-            "--access",
-            &text(&access),
-            &old.to_string(),
-            &address,
-        ]);
+        let old = old.to_string();
+        let words = |wait: &'static str| {
+            let place = ["cluster", "replace", "--wait", wait, "--dir"];
+            let words = place.map(str::to_owned).into_iter();
+            let rest = [&text(&dir), "--access", &text(&access), &old, &address];
+            words.chain(rest.map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let refused = self.run(&borrowed(&words("0")));
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            error.contains(&format!("not heard: replica {new}")),
+            "{error}"
+        );
         self.start_well(new).await;
+        self.tool(&borrowed(&words("60")));
     }
 
     /// Ends everything without ceremony. No replica may have ended by itself.
@@ -268,7 +323,31 @@ impl Bank {
     }
 }
 
-fn free_address() -> String {
+/// Transfers under way.
+pub(crate) struct Load {
+    /// The number of the next one.
+    next: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// One transfer, which must be committed.
+async fn transfer(shop: &Initiator, ledgers: &[Ledger], number: u64) {
+    let (key, value) = (format!("transfer/{number:06}"), "1");
+    let mut txn = shop.begin().await.unwrap();
+    for ledger in ledgers {
+        let branch = ledger.participant.branch(txn.id()).await.unwrap();
+        ledger.store.work(&branch).put(&key, value).unwrap();
+        txn.enlist(branch.ticket()).unwrap();
+    }
+    assert_eq!(txn.commit().await, Ok(Outcome::Committed), "{key}");
+}
+
+fn borrowed(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+pub(crate) fn free_address() -> String {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.local_addr().unwrap().to_string()
 }

@@ -19,6 +19,7 @@ mod hostile;
 mod losing_fs;
 mod membership;
 mod network;
+mod operating;
 #[cfg(feature = "fault-injection")]
 mod power;
 mod processes;

@@ -5,14 +5,47 @@ use std::process::Output;
 use std::time::Duration;
 
 use fastrand::Rng;
-use paxos_commit::cluster::Relay;
+use paxos_commit::cluster::{ClusterFiles, Relay};
 use paxos_commit::protocol::paxos::ReplicaId;
 use tokio::time::{Instant, sleep};
 
+use crate::bank::{Bank, program};
 use crate::harness::adversary::{NETWORK, PROCESSES, summary};
 use crate::harness::arena::{PATIENCE, replica};
 use crate::harness::console::{json, tool};
 use crate::harness::{Adversary, Arena, Harm, Knobs, Options};
+
+/// Before anything is written, and before a replica is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_none_or_taken_is_refused_before_anything_is_written() {
+    let bank = Bank::open().await;
+    let dir = bank.dir();
+    let taken = bank.cluster.files().members()[1].address.to_string();
+    let files = || std::fs::read_dir(&dir).unwrap().count();
+    let before = files();
+    for (wrong, says) in [
+        ("http://127.0.0.1:7401", "leave out \"http://\""),
+        ("127.0.0.1:0", "port 0"),
+        ("127.0.0.1", "add the port"),
+        ("::1", "brackets"),
+        (&*taken, "an address of its own"),
+    ] {
+        for words in [
+            &["replace", "1", wrong] as &[&str],
+            &["move", "1", wrong],
+            &["add", wrong, "127.0.0.1:9"],
+        ] {
+            let mut command = std::process::Command::new(program());
+            command.args(["cluster", words[0], "--dir"]).arg(&dir);
+            let output = command.args(&words[1..]).output().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{words:?}");
+            assert!(error.contains(says), "{words:?}: {error}");
+            assert_eq!(files(), before, "{words:?}");
+        }
+    }
+    bank.close();
+}
 
 /// Generations turn all the time.
 pub(crate) const TUNING: &str = "generation_period_s = 2\ngrace_s = 1";
@@ -43,6 +76,8 @@ pub(crate) struct Operator {
     rng: Rng,
     /// Relays for replicas that are to join.
     relays: Vec<Relay>,
+    /// The words of the change that has not come to its end.
+    wanted: Option<Vec<String>>,
     /// The latest generation that was seen.
     latest: u64,
     /// A replica whose disk is gone.
@@ -56,6 +91,7 @@ impl Operator {
         Operator {
             rng,
             relays: Vec::new(),
+            wanted: None,
             latest: 0,
             lost: None,
             changes: 0,
@@ -67,11 +103,12 @@ impl Operator {
         let Some(members) = self.reconcile(arena, adversary).await else {
             return;
         };
+        if self.wanted.is_some() {
+            self.insist(arena, adversary).await;
+            return;
+        }
         if let Some(lost) = self.lost {
-            if members.contains(&lost) {
-                // Nobody has answered for the change until now.
-                self.replace(arena, adversary, lost).await;
-            } else if self.may_go(arena, adversary, lost).await {
+            if self.may_go(arena, adversary, lost).await {
                 self.lost = None;
             }
             return;
@@ -84,14 +121,12 @@ impl Operator {
         let harm = match (members.len(), self.rng.u8(0..3)) {
             (3, 0) => {
                 let joining = [self.relay().await, self.relay().await];
-                let command = arena.change("add", &[&joining[0], &joining[1]]);
-                meanwhile(arena, adversary, command).await;
+                self.wanted = Some(change(arena, "add", &[&joining[0], &joining[1]]));
                 Harm::AddTwoReplicas
             }
             (5, 0 | 1) => {
                 let other = other.expect("there are five").to_string();
-                let command = arena.change("remove", &[&out.to_string(), &other]);
-                meanwhile(arena, adversary, command).await;
+                self.wanted = Some(change(arena, "remove", &[&out.to_string(), &other]));
                 Harm::RemoveTwoReplicas
             }
             (_, 1) => {
@@ -100,16 +135,47 @@ impl Operator {
                 std::fs::remove_dir_all(arena.data(&name)).unwrap();
                 arena.dismiss(&name);
                 self.lost = Some(out);
-                self.replace(arena, adversary, out).await;
+                self.replace(arena, out).await;
                 Harm::ReplaceLostDisk
             }
             _ => {
-                self.replace(arena, adversary, out).await;
+                self.replace(arena, out).await;
                 Harm::ReplaceReplica
             }
         };
+        self.insist(arena, adversary).await;
         adversary.count(harm);
         self.changes += 1;
+    }
+
+    /// Repeats the command, with the same words, and starts what it has made. It ends when the cluster
+    /// hears what was started.
+    async fn insist(&mut self, arena: &mut Arena, adversary: &mut Adversary) {
+        let Some(command) = self.wanted.clone() else {
+            return;
+        };
+        let done = meanwhile(arena, adversary, command).await.status.success();
+        self.start_joining(arena);
+        if done {
+            self.wanted = None;
+        }
+    }
+
+    /// Starts what was made to join and does not run.
+    fn start_joining(&mut self, arena: &mut Arena) {
+        let Ok(files) = ClusterFiles::open(&arena.cluster()) else {
+            return;
+        };
+        for member in files.joining() {
+            let address = member.address.as_str();
+            let mut relays = self.relays.iter();
+            let relay = relays.position(|relay| relay.address().to_string() == address);
+            if let Some(relay) = relay {
+                arena.set_relay(member.id, self.relays.remove(relay));
+                arena.add_replica(member.id);
+                arena.process(&replica(member.id)).start();
+            }
+        }
     }
 
     /// Lets the last change come to its end, when nothing else is wrong any more.
@@ -120,7 +186,7 @@ impl Operator {
             let members = self.reconcile(arena, adversary).await.unwrap_or_default();
             adversary.look_for_the_fallen(arena);
             match self.lost {
-                Some(lost) if members.contains(&lost) => self.replace(arena, adversary, lost).await,
+                _ if self.wanted.is_some() => self.insist(arena, adversary).await,
                 Some(lost) if !self.may_go(arena, adversary, lost).await => {}
                 Some(_) => self.lost = None,
                 None if arena.leaving.is_empty() && !members.is_empty() => return,
@@ -143,11 +209,9 @@ impl Operator {
         address
     }
 
-    /// Whether that succeeds is seen when the cluster is asked who its replicas are.
-    async fn replace(&mut self, arena: &mut Arena, adversary: &mut Adversary, out: ReplicaId) {
+    async fn replace(&mut self, arena: &Arena, out: ReplicaId) {
         let address = self.relay().await;
-        let command = arena.change("replace", &[&out.to_string(), &address]);
-        meanwhile(arena, adversary, command).await;
+        self.wanted = Some(change(arena, "replace", &[&out.to_string(), &address]));
     }
 
     /// Whether no generation needs the replica any more.
@@ -156,8 +220,8 @@ impl Operator {
         meanwhile(arena, adversary, command).await.status.success()
     }
 
-    /// Asks who the replicas are, starts those that are new, and notes who is leaving. None when
-    /// that cannot be asked now, or only somebody answers who is behind.
+    /// Asks who the replicas are, and notes who is leaving. None when that cannot be asked now, or only
+    /// a replica answers that is behind.
     async fn reconcile(
         &mut self,
         arena: &mut Arena,
@@ -175,24 +239,22 @@ impl Operator {
         for one in latest["replicas"].as_array()? {
             let id = ReplicaId(one["id"].as_u64()? as u32);
             members.push(id);
-            let address = one["address"].as_str()?;
-            let relays = &mut self.relays;
-            let relay = relays
-                .iter()
-                .position(|relay| relay.address().to_string() == address);
-            if let Some(relay) = relay {
-                arena.set_relay(id, self.relays.remove(relay));
-                arena.add_replica(id);
-                arena.process(&replica(id)).start();
-            }
         }
+        let files = ClusterFiles::open(&arena.cluster()).ok()?;
+        let joining = files.joining().iter().map(|member| member.id);
+        let stay: Vec<ReplicaId> = members.iter().copied().chain(joining).collect();
         for name in arena.names("replica") {
-            if !members.iter().any(|id| replica(*id) == name) {
+            if !stay.iter().any(|id| replica(*id) == name) {
                 arena.leaving.insert(name);
             }
         }
         Some(members)
     }
+}
+
+/// The words of a change that does not wait: what it makes is started, and then it is repeated.
+fn change(arena: &Arena, command: &str, arguments: &[&str]) -> Vec<String> {
+    arena.change(command, &[&["--wait", "0"], arguments].concat())
 }
 
 /// Runs a command while the adversary goes on.

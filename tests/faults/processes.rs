@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::bank::Bank;
 use crate::harness::adversary::{PROCESSES, summary};
 use crate::harness::{Adversary, Arena, Harm, Knobs, Options};
 
@@ -34,6 +35,25 @@ async fn replicas_die_one_after_the_other() {
     }
     let audit = arena.finish().await;
     println!("{}", summary(done.done(), &audit));
+}
+
+/// One second is less than the time after which a silent peer is taken for gone. Peers that do not
+/// notice a restart would be without a majority.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_aborts_when_replicas_restart_one_second_apart() {
+    let mut bank = Bank::open().await;
+    let load = bank.load();
+    for id in 1..=3 {
+        bank.kill(id).await;
+        let next = tokio::time::Instant::now() + Duration::from_secs(1);
+        bank.launch(id);
+        tokio::time::sleep_until(next).await;
+    }
+    bank.ledgers_are_connected(&[1, 2, 3]).await;
+    bank.unload(load).await;
+    bank.transfer().await;
+    bank.audit_all(&[1, 2, 3]).await;
+    bank.close();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,14 +13,14 @@ use paxos_commit::protocol::paxos::log::LogConfig;
 use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
 use paxos_commit::protocol::replica::{Record, Replica, ReplicaConfig};
 use paxos_commit::protocol::types::{
-    Branch, CommitId, InitiatorId, Peer, ReadOnly, Request, Roster, Session, TxnId,
+    Branch, CommitId, InitiatorId, Peer, ReadOnly, Request, Roster, Session, StoreId, TxnId,
 };
 use paxos_commit::protocol::{Effects, Host, Input};
 
 /// One tick is enough to make anything due, so that no state differs by a countdown alone.
 const TICK: Duration = Duration::from_secs(1);
 
-const INITIATOR: InitiatorId = InitiatorId(7);
+const INITIATOR: InitiatorId = InitiatorId::from_u128(7);
 
 /// The places to which a message can go, each with a number of its own in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +66,7 @@ impl Cast {
             generation: 1,
             initiator: INITIATOR,
             sequence: 0,
+            nonce: 9,
         };
         Cast {
             acceptors: Acceptors::new(ids).expect("one or three replicas"),
@@ -133,7 +134,7 @@ impl Cast {
             retry_ticks_max: 1,
             ..ParticipantConfig::new(branch(index, run), self.acceptors.clone())
         };
-        Participant::recover(config, [], &mut Effects::default())
+        Participant::entered(config)
     }
 
     /// The initiator, whose application has asked for commit; and what it sends for that.
@@ -145,7 +146,10 @@ impl Cast {
         let config = InitiatorConfig::new(INITIATOR, self.acceptors.clone());
         let mut initiator = Initiator::recover(config, [], &mut Effects::default());
         let mut out = Effects::default();
-        initiator.step(Input::Command(InitiatorCommand::Begin), &mut out);
+        initiator.step(
+            Input::Command(InitiatorCommand::Begin { nonce: 9 }),
+            &mut out,
+        );
         assert_eq!(out.notify, [InitiatorNotice::Begun(self.id.txn)]);
         out.clear();
         let branches = self.roster.iter().cloned();
@@ -206,5 +210,6 @@ fn branch(index: usize, run: usize) -> Branch {
     Branch {
         participant: name.parse().expect("a short name"),
         session: session(run),
+        store: StoreId::from_u128(1),
     }
 }

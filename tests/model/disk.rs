@@ -90,6 +90,7 @@ impl Ledger {
                 | Record::Finished { .. }
                 | Record::Round { .. }
                 | Record::Log(_)
+                | Record::Disputed { .. }
                 | Record::Frozen { .. }
                 | Record::Chosen { .. }
                 | Record::State { .. } => None,
@@ -147,6 +148,7 @@ impl Ledger {
                 | Record::Finished { .. }
                 | Record::Round { .. }
                 | Record::Log(_)
+                | Record::Disputed { .. }
                 | Record::Frozen { .. }
                 | Record::Chosen { .. }
                 | Record::State { .. } => {}
@@ -201,7 +203,11 @@ fn rank(record: &Record) -> (u8, Option<Ballot>, u64) {
         Record::Round { round } => (2, None, *round),
         Record::Committed { .. } => (3, None, 0),
         Record::Finished { .. } => (4, None, 0),
-        Record::Log(_) | Record::Frozen { .. } | Record::Chosen { .. } | Record::State { .. } => {
+        Record::Log(_)
+        | Record::Disputed { .. }
+        | Record::Frozen { .. }
+        | Record::Chosen { .. }
+        | Record::State { .. } => {
             panic!("no control log runs in this model: {record:?}")
         }
     }

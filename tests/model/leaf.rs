@@ -77,6 +77,7 @@ fn outcomes(step: &Step<Initiator>) -> u8 {
         InitiatorNotice::Outcome { outcome, .. } => bit_of(*outcome),
         InitiatorNotice::Begun(_)
         | InitiatorNotice::SequenceExhausted
+        | InitiatorNotice::Planned(_)
         | InitiatorNotice::Asked(_)
         | InitiatorNotice::Refused { .. }
         | InitiatorNotice::Undecided { .. }

@@ -28,11 +28,15 @@ pub(crate) fn take(state: &mut State, branch: usize, step: &Step<Participant>) {
             ParticipantNotice::Finish { outcome, .. } => node.finishing |= bit_of(*outcome),
             ParticipantNotice::LetGo(_)
             | ParticipantNotice::Began(_)
-            | ParticipantNotice::Refused(_)
+            | ParticipantNotice::Refused { .. }
+            | ParticipantNotice::Unproven { .. }
+            | ParticipantNotice::Contradicted { .. }
             | ParticipantNotice::Outcome { .. }
             | ParticipantNotice::Expired { .. }
             | ParticipantNotice::Forgotten { .. }
-            | ParticipantNotice::Settled { .. } => {}
+            | ParticipantNotice::Settled { .. }
+            | ParticipantNotice::Stands(_)
+            | ParticipantNotice::Unasked { .. } => {}
         }
     }
 }

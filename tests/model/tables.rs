@@ -384,10 +384,14 @@ pub(crate) fn told(notices: &[ParticipantNotice]) -> u8 {
         ParticipantNotice::LetGo(_) => LET_GO,
         ParticipantNotice::Prepare { .. }
         | ParticipantNotice::Began(_)
-        | ParticipantNotice::Refused(_)
+        | ParticipantNotice::Refused { .. }
+        | ParticipantNotice::Unproven { .. }
+        | ParticipantNotice::Contradicted { .. }
         | ParticipantNotice::Expired { .. }
         | ParticipantNotice::Forgotten { .. }
-        | ParticipantNotice::Settled { .. } => 0,
+        | ParticipantNotice::Settled { .. }
+        | ParticipantNotice::Stands(_)
+        | ParticipantNotice::Unasked { .. } => 0,
     });
     bits.fold(0, |told, bit| told | bit)
 }

@@ -15,6 +15,10 @@ use super::scene::Scene;
 /// For how long a replica is stopped.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Of two replicas that are killed and started again at once, the second one goes so long after the
+/// first. That is less than the 3 s after which a silent peer is taken for gone.
+const FAST: Duration = Duration::from_secs(1);
+
 /// The share of datagrams that is lost.
 const LOSS: f64 = 0.01;
 
@@ -50,6 +54,10 @@ impl Harm<'_> {
                 self.kill(relay, to).await?;
             }
             Fault::Rolling => self.rolling().await?,
+            Fault::RollingFast => {
+                sleep_until(from).await;
+                self.rolling_fast().await?;
+            }
             Fault::Pause => {
                 sleep_until(from).await;
                 let relay = self.relay().await?;
@@ -121,6 +129,24 @@ impl Harm<'_> {
             sleep_until(from).await;
             self.kill(id, to).await?;
             // The next one does not go before this one is back.
+            self.scene.wait_until_back(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Each in turn is killed and started again at once, whether its peers have noticed or not.
+    async fn rolling_fast(&mut self) -> anyhow::Result<()> {
+        // What they count from now on is lost with them: to ask takes longer than there is time.
+        self.counting.add(self.scene).await?;
+        let ids = self.scene.replicas.own()?.replicas();
+        for id in &ids {
+            let next = Instant::now() + FAST;
+            self.mark(format!("restart {id}"));
+            self.scene.replicas.own()?.kill(*id).await?;
+            self.scene.replicas.own()?.start(*id)?;
+            sleep_until(next).await;
+        }
+        for id in ids {
             self.scene.wait_until_back(id).await?;
         }
         Ok(())

@@ -146,6 +146,16 @@ impl BenchArguments {
                 "a replica is stopped for 2 s after a third of the time: give a --duration of at least 4s"
             );
         }
+        for spec in all.iter().filter(|spec| spec.fault == Fault::RollingFast) {
+            let least = (spec.replicas() * 3).div_ceil(2);
+            if spec.duration.as_secs() < u64::from(least) {
+                bail!(
+                    "{} replicas are restarted one second apart after a third of the time: give a \
+                     --duration of at least {least}s",
+                    spec.replicas()
+                );
+            }
+        }
         Ok(all)
     }
 
@@ -265,15 +275,14 @@ async fn measure(arguments: &BenchArguments, specs: &[Spec]) -> anyhow::Result<(
     let json = json.transpose()?;
     let environment = environment::look(&setting.data);
     if environment.file_system == "tmpfs" {
-        eprintln!(
-            "paxos-commit: {} is in memory, where a forced write costs nothing: give a folder on a \
-             disk with --data",
+        super::show::complain(format_args!(
+            "{} is in memory, where a forced write costs nothing: give a folder on a disk with --data",
             setting.data.display()
-        );
+        ));
     }
     std::fs::read_dir(&setting.data)
         .with_context(|| format!("cannot write below {}", setting.data.display()))?;
-    println!("Measuring what the machine takes for hops and forced writes ...");
+    say!("Measuring what the machine takes for hops and forced writes ...");
     let floor = floor::measure(&setting.program, &setting.data).await?;
     let runs = run_all(&setting, specs).await?;
     let results = Results {
@@ -287,7 +296,7 @@ async fn measure(arguments: &BenchArguments, specs: &[Spec]) -> anyhow::Result<(
     }
     if let Some(folder) = &arguments.report {
         report::write(folder, &results)?;
-        println!("\nThe report: {}", folder.join("report.html").display());
+        say!("\nThe report: {}", folder.join("report.html").display());
     }
     Ok(())
 }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
+use paxos_commit::participant::{BranchId, Expiry, Proof, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
-use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, StoreId, TxnId, Vote};
 use tokio::sync::oneshot;
 
 /// About what a branch of one row takes.
@@ -52,7 +52,7 @@ fn write(mut log: File, waiting: &Receiver<Done>, forced: &AtomicU64) {
         let written = log.write_all(&bytes).and_then(|()| log.sync_data());
         if let Err(error) = written {
             // Nobody who waits is told that it is durable.
-            eprintln!("paxos-commit: cannot write the participant's log: {error}");
+            crate::cli::show::complain(format_args!("cannot write the participant's log: {error}"));
             std::process::exit(1);
         }
         forced.fetch_add(1, Ordering::Relaxed);
@@ -64,6 +64,10 @@ fn write(mut log: File, waiting: &Receiver<Done>, forced: &AtomicU64) {
 
 impl ResourceManager for NullManager {
     type Error = Infallible;
+
+    fn store(&self) -> StoreId {
+        StoreId::from_u128(1)
+    }
 
     async fn prepare(
         &self,
@@ -79,8 +83,8 @@ impl ResourceManager for NullManager {
         })
     }
 
-    async fn commit(&self, _: &BranchId) -> Result<(), Infallible> {
-        Ok(())
+    async fn commit(&self, _: &BranchId) -> Result<Proof, Infallible> {
+        Ok(Proof::Found)
     }
 
     async fn rollback(&self, _: &BranchId) -> Result<(), Infallible> {
@@ -97,7 +101,7 @@ impl ResourceManager for NullManager {
         Ok(Expiry::NotPrepared)
     }
 
-    async fn settled(&self, _: CommitId) -> Result<(), Infallible> {
+    async fn settled(&self, _: CommitId, _: &[BranchId]) -> Result<(), Infallible> {
         Ok(())
     }
 }

@@ -134,7 +134,7 @@ async fn work(participant: Participant, store: Option<Embedded>, number: u64, pl
         return;
     };
     if let Some(store) = store
-        && let Err(error) = put(&store.work(txn), number)
+        && let Err(error) = put(&store.work(&branch), number)
     {
         tracing::warn!(%txn, ?error, "the work failed");
         return branch.rollback().await;

@@ -48,6 +48,9 @@ pub(super) enum Fault {
     KillRelay,
     /// Each replica in turn is killed and started again.
     Rolling,
+    /// Each replica in turn, one second after the one before, is killed and started again at once: do
+    /// its peers notice? From 1/3 of the time on.
+    RollingFast,
     /// SIGSTOP of the relay at 1/3 for two seconds.
     Pause,
     /// The relay is cut off from everybody from 1/3 to 2/3.
@@ -248,13 +251,24 @@ pub(super) fn usual(kind: Kind) -> Vec<Spec> {
     let busy = [16, 64, 256, 1_024].map(Load::Concurrency);
     let busy = lists(&[Prepare::Relay], &[None], &busy, 5);
     let at_rate = [Load::Rate(1_000)];
-    let faults = [None, Kill, KillRelay, Rolling, Pause, Partition, Loss, Wan];
+    let faults = [
+        None,
+        Kill,
+        KillRelay,
+        Rolling,
+        RollingFast,
+        Pause,
+        Partition,
+        Loss,
+        Wan,
+    ];
     let faults = lists(&[Prepare::Relay], &faults, &at_rate, 12);
     let mut specs = idle.product();
     specs.extend(busy.product());
     // With one coordinator, to kill any is to kill the relay.
-    let is_twice =
-        |spec: &Spec| spec.protocol == Protocol::TwoPhase && matches!(spec.fault, Kill | Rolling);
+    let is_twice = |spec: &Spec| {
+        spec.protocol == Protocol::TwoPhase && matches!(spec.fault, Kill | Rolling | RollingFast)
+    };
     specs.extend(faults.product().into_iter().filter(|spec| !is_twice(spec)));
     specs
 }

@@ -176,7 +176,12 @@ impl Run {
                 let last = self.marks.last().map_or(u64::MAX, |mark| us(mark.at));
                 vec![(first, last)]
             }
-            Fault::Kill | Fault::KillRelay | Fault::Rolling | Fault::Pause | Fault::Partition => {
+            Fault::Kill
+            | Fault::KillRelay
+            | Fault::Rolling
+            | Fault::RollingFast
+            | Fault::Pause
+            | Fault::Partition => {
                 let marks = self.marks.iter();
                 let windows = marks.map(|mark| (us(mark.at), us(mark.at + FAULT_WINDOW)));
                 windows.collect()

@@ -10,31 +10,36 @@ pub(super) fn print(results: &Results) {
         floor,
         runs,
     } = results;
-    println!(
+    say!(
         "\n{} cores, {}; data on {}; paxos-commit {}",
-        environment.cores, environment.cpu, environment.file_system, environment.program
+        environment.cores,
+        environment.cpu,
+        environment.file_system,
+        environment.program
     );
-    println!(
+    say!(
         "floor of a commit here: {:.0} us = 4 hops of {:.0} us, and fdatasync of 2, then of 3 files \
          at a time (of one: {:.0} us)\n",
-        floor.commit, floor.hop, floor.fdatasync
+        floor.commit,
+        floor.hop,
+        floor.fdatasync
     );
-    println!("{}", head(&LATENCY, "latency and stalls in ms"));
+    say!("{}", head(&LATENCY, "latency and stalls in ms"));
     for run in runs {
-        println!("{}", latency_row(run));
+        say!("{}", latency_row(run));
     }
-    println!(
+    say!(
         "(latency: from when the transaction should have begun; stall: the longest time without a \
          commit beyond the\n time between arrivals; f99: 99th percentile within a second after each \
          fault)\n"
     );
-    println!("{}", head(&COSTS, "per commit, all processes"));
+    say!("{}", head(&COSTS, "per commit, all processes"));
     for run in runs {
-        println!("{}", costs_row(run));
+        say!("{}", costs_row(run));
     }
-    println!();
+    say!();
     for line in compare(results) {
-        println!("{line}");
+        say!("{line}");
     }
 }
 

@@ -253,10 +253,9 @@ async fn transfer(initiator: &Initiator, journal: &Journal, number: u64, branche
             return;
         }
     }
-    let Ok(plan) = txn.plan().await else {
+    let Ok(id) = txn.commit_id() else {
         return;
     };
-    let id = plan.id();
     let line = Line::Asking {
         number,
         id: id.to_string(),
@@ -267,7 +266,6 @@ async fn transfer(initiator: &Initiator, journal: &Journal, number: u64, branche
         Ok(Outcome::Committed) => Heard::Committed,
         Ok(Outcome::Aborted(_)) => Heard::Aborted,
         Err(CommitError::Refused(_) | CommitError::Stopped(_)) => Heard::Refused,
-        Err(CommitError::Forgotten(_)) => Heard::Forgotten,
         Err(error) => {
             let error = error.to_string();
             journal.write(&Line::Unknown { number, error }).await;

@@ -67,7 +67,7 @@ impl Load {
             if txn.request(LEDGERS[0], "").await.is_ok()
                 && txn.request(LEDGERS[1], "").await.is_ok()
             {
-                txn.rollback().await;
+                let _ = txn.rollback().await;
                 return;
             }
         }

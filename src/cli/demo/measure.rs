@@ -123,13 +123,19 @@ impl Measured {
     }
 
     pub(super) fn print(&self, audit: &Audit) {
-        println!(
+        say!(
             "\n{:<20} {:>9} {:>8} {:>9} {:>9} {:>9} {:>14}",
-            "", "committed", "aborted", "p50", "p99", "max", "longest stall"
+            "",
+            "committed",
+            "aborted",
+            "p50",
+            "p99",
+            "max",
+            "longest stall"
         );
         for phase in self.phases() {
             let at = |quantile: f64| ms(phase.committed.value_at_quantile(quantile));
-            println!(
+            say!(
                 "{:<20} {:>9} {:>8} {:>9} {:>9} {:>9} {:>14}",
                 phase.name,
                 phase.committed.len(),
@@ -140,28 +146,30 @@ impl Measured {
                 ms(phase.longest_stall.as_micros() as u64),
             );
             for (reason, count) in &phase.aborted {
-                println!("{:<20}   aborted, {reason}: {count}", "");
+                say!("{:<20}   aborted, {reason}: {count}", "");
             }
             if phase.not_begun + phase.unknown > 0 {
-                println!(
+                say!(
                     "{:<20}   not begun: {}; outcome not known: {}",
-                    "", phase.not_begun, phase.unknown
+                    "",
+                    phase.not_begun,
+                    phase.unknown
                 );
             }
         }
-        println!(
+        say!(
             "(latency: from asking for commit to the outcome; stall: the longest time without a \
              commit)"
         );
-        println!("\nAudit");
-        println!("  total: {} of {}", audit.total, audit.expected);
-        println!("  transfers in both ledgers: {}", audit.in_both);
-        println!("  acknowledged commits, all there: {}", audit.acknowledged);
+        say!("\nAudit");
+        say!("  total: {} of {}", audit.total, audit.expected);
+        say!("  transfers in both ledgers: {}", audit.in_both);
+        say!("  acknowledged commits, all there: {}", audit.acknowledged);
         for complaint in &audit.complaints {
-            println!("  WRONG: {complaint}");
+            say!("  WRONG: {complaint}");
         }
         if audit.is_clean() {
-            println!("  in one ledger only: 0; in doubt: 0; lost: 0. Nothing is wrong.");
+            say!("  in one ledger only: 0; in doubt: 0; lost: 0. Nothing is wrong.");
         }
     }
 

@@ -93,7 +93,7 @@ async fn demonstrate(
 ) -> anyhow::Result<()> {
     let say = |text: &str| {
         if !arguments.json {
-            println!("{text}");
+            say!("{text}");
         }
     };
     let mut rng = Rng::with_seed(arguments.seed);
@@ -149,7 +149,7 @@ async fn demonstrate(
         print_json(&measured.to_json(&audit, picture));
     } else {
         measured.print(&audit);
-        println!("\nLatency over time: {}", picture.display());
+        say!("\nLatency over time: {}", picture.display());
     }
     if !audit.is_clean() {
         return Err(Exit {

@@ -66,6 +66,47 @@ impl ThrowawayPostgres {
         Ok(server)
     }
 
+    /// Copies a server that runs, and starts the copy as its standby, by streaming replication. In
+    /// `synchronous_standby_names` of the other server its name is `name`. The standby serves reads.
+    ///
+    /// It has the same settings as the other server, and then these.
+    ///
+    /// # Errors
+    /// When the copy fails, or the standby does not start.
+    pub async fn start_standby(
+        &self,
+        name: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, ServerError> {
+        let copy = find("pg_basebackup", PACKAGE)?;
+        let home = Home::create()?;
+        let (user, folder) = (Self::USER, self.home.path().display());
+        let primary = format!("host={folder} user={user} application_name={name}");
+        let mut command = home.command(&copy);
+        command.arg("--dbname").arg(&primary);
+        command.arg("--pgdata").arg(home.path().join("data"));
+        command.args(["--checkpoint=fast", "--no-sync"]);
+        home.run(command).await?;
+        let signal = home.path().join("data/standby.signal");
+        fs::write(&signal, "").map_err(|source| ServerError::Io {
+            action: "write",
+            path: signal,
+            source,
+        })?;
+        let mut standby = ThrowawayPostgres {
+            process: None,
+            program: self.program.clone(),
+            settings: self.settings.clone(),
+            home,
+        };
+        standby.set("primary_conninfo", &primary);
+        for (name, value) in settings {
+            standby.set(name, value);
+        }
+        standby.restart().await?;
+        Ok(standby)
+    }
+
     /// A setting, from the next start on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(held, _)| held != name);

@@ -1,4 +1,4 @@
-//! Begin, commit, roll back; and learn the outcome by itself.
+//! Begin, commit; and learn the outcome by itself.
 
 use std::time::Duration;
 
@@ -7,22 +7,26 @@ use crate::protocol::learn::OutcomeLearner;
 use crate::protocol::message::{BeginCommit, Message};
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::types::{
-    Branch, CommitId, Openness, Outcome, Peer, REQUEST_BYTES_MAX, ROSTER_MAX, Request, Roster,
-    TxnId,
+    Branch, CommitId, Openness, Outcome, Peer, REQUEST_BYTES_MAX, Request, Roster, TxnId,
 };
 
-use super::retrying::Retry;
+use super::retrying::{Retry, Wanted};
 use super::{CommitError, Initiator, InitiatorNotice, InitiatorTimer, PrepareBy};
 
 /// How far a transaction of this initiator is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
     /// Work goes on under it.
-    Begun {
-        /// Where it belongs.
-        generation: u32,
+    Begun(TxnId),
+    /// A plan was handed out: the branches may prepare by themselves at any time. The application
+    /// has asked for nothing yet.
+    Planned {
+        /// What is asked for when the application asks.
+        commit: Box<Committing>,
+        /// The outcome, if replicas reported it before the application asked.
+        known: Option<Outcome>,
     },
-    /// Commit was asked for; no outcome is known.
+    /// An end was asked for; no outcome is known.
     Committing(Box<Committing>),
 }
 
@@ -30,6 +34,7 @@ pub(super) enum Phase {
 pub(super) struct Committing {
     pub(super) begin: BeginCommit,
     pub(super) prepare: PrepareBy,
+    pub(super) wanted: Wanted,
     /// The replicas that decide it.
     pub(super) acceptors: Acceptors,
     pub(super) learner: OutcomeLearner,
@@ -41,19 +46,20 @@ pub(super) struct Committing {
 }
 
 impl Initiator {
-    pub(super) fn begin(&mut self, out: &mut Effects<Self>) {
+    pub(super) fn begin(&mut self, nonce: u64, out: &mut Effects<Self>) {
         let Some(sequence) = self.next else {
             out.notify.push(InitiatorNotice::SequenceExhausted);
             return;
         };
         self.next = sequence.checked_add(1);
         let generation = self.generations.latest();
-        self.open.insert(sequence, Phase::Begun { generation });
         let txn = TxnId {
             generation,
             initiator: self.config.id,
             sequence,
+            nonce,
         };
+        self.open.insert(sequence, Phase::Begun(txn));
         out.notify.push(InitiatorNotice::Begun(txn));
     }
 
@@ -64,73 +70,80 @@ impl Initiator {
         prepare: PrepareBy,
         vote_timeout: Duration,
         out: &mut Effects<Self>,
-    ) -> Result<CommitId, CommitError> {
+    ) -> Result<(), CommitError> {
         // The roster is fixed once: a second one would be a second instance.
-        if !self.is_begun(txn) {
-            return Err(CommitError::NotOpen(txn));
+        if let Some(id) = self.commit_id(txn) {
+            out.notify.push(InitiatorNotice::Asked(id));
+            self.commit_planned(id, prepare, out);
+            return Ok(());
         }
-        // What nobody knows yet is taken on in the two latest generations only.
-        let acceptors = match self.generations.openness(txn.generation) {
-            Openness::Open => self.generations.acceptors(txn.generation),
-            Openness::Unknown | Openness::Closed | Openness::Settled => None,
-        };
-        let acceptors = acceptors.ok_or(CommitError::GenerationClosed(txn))?;
-        let acceptors = acceptors.clone();
+        let acceptors = self.acceptors_of_begun(txn)?;
         branches.sort_unstable();
         let (branches, requests): (Vec<_>, Vec<_>) = branches.into_iter().unzip();
         let roster = Roster::new(branches)?;
         let requests = check_requests(requests, prepare)?;
-        let id = CommitId::new(txn, &roster);
-        let committing = Committing {
-            begin: BeginCommit {
-                id,
-                roster,
-                requests,
-                floor: self.floor(),
-                vote_timeout,
-            },
+        let begin = BeginCommit {
+            id: CommitId::new(txn, &roster),
+            roster,
+            requests,
+            floor: self.floor(),
+            vote_timeout,
+        };
+        let committing = self.committing_with(begin, prepare, acceptors);
+        out.notify.push(InitiatorNotice::Asked(committing.begin.id));
+        self.start(committing, out);
+        Ok(())
+    }
+
+    /// What is asked for when an end is asked for.
+    pub(super) fn committing_with(
+        &self,
+        begin: BeginCommit,
+        prepare: PrepareBy,
+        acceptors: Acceptors,
+    ) -> Committing {
+        Committing {
+            begin,
             prepare,
+            wanted: Wanted::Outcome,
             relay: self.relay_from(self.relay, &acceptors),
             acceptors,
             learner: OutcomeLearner::default(),
             hedges: 0,
             retry: Retry::new(&self.config),
-        };
-        if prepare == PrepareBy::Relay {
-            out.send(
-                committing.relay(),
-                Message::BeginCommit(committing.begin.clone()),
-            );
+        }
+    }
+
+    /// Asks for the first time: the relay for votes, if there is one.
+    pub(super) fn start(&mut self, committing: Committing, out: &mut Effects<Self>) {
+        let id = committing.begin.id;
+        if committing.prepare == PrepareBy::Relay {
+            let begin = committing.begin.clone();
+            out.send(committing.relay(), Message::BeginCommit(begin));
             out.set(InitiatorTimer::Hedge(id), self.config.hedge_delay);
         }
         let phase = Phase::Committing(Box::new(committing));
-        self.open.insert(txn.sequence, phase);
+        self.open.insert(id.txn.sequence, phase);
         self.tick_while_open(out);
-        Ok(id)
     }
 
-    pub(super) fn rollback(&mut self, txn: TxnId, branches: Vec<Branch>, out: &mut Effects<Self>) {
+    /// The replicas that decide a transaction for which no end was asked so far.
+    pub(super) fn acceptors_of_begun(&self, txn: TxnId) -> Result<Acceptors, CommitError> {
         if !self.is_begun(txn) {
-            let error = CommitError::NotOpen(txn);
-            out.notify.push(InitiatorNotice::Refused { txn, error });
-            return;
+            return Err(CommitError::NotOpen(txn));
         }
-        self.open.remove(&txn.sequence);
-        let floor = self.floor();
-        for branches in branches.chunks(ROSTER_MAX) {
-            let branches = branches.to_vec();
-            let rollback = Message::Rollback {
-                txn,
-                branches,
-                floor,
-            };
-            self.send_to_all(Some(txn), &rollback, out);
-        }
+        // Replicas accept a transaction that is new to them in the two latest generations only.
+        let acceptors = match self.generations.openness(txn.generation) {
+            Openness::Open => self.generations.acceptors(txn.generation),
+            Openness::Unknown | Openness::Closed | Openness::Settled => None,
+        };
+        let acceptors = acceptors.ok_or(CommitError::GenerationClosed(txn))?;
+        Ok(acceptors.clone())
     }
 
     pub(super) fn abandon(&mut self, txn: TxnId, out: &mut Effects<Self>) {
         self.questions.retain(|id, _| id.txn != txn);
-        if !self.is_mine(txn) {
+        if !self.is_open(txn) {
             return;
         }
         if let Some(Phase::Committing(committing)) = self.open.remove(&txn.sequence) {
@@ -147,10 +160,10 @@ impl Initiator {
         outcome: Outcome,
         out: &mut Effects<Self>,
     ) {
-        let Some(committing) = self.committing(id) else {
+        let Some(fixed) = self.fixed(id) else {
             return;
         };
-        let (acceptors, learner) = (&committing.acceptors, &mut committing.learner);
+        let (acceptors, learner) = (&fixed.acceptors, &mut fixed.learner);
         if let Some(outcome) = learner.on_phase2b(acceptors, from, ballot, outcome) {
             self.on_outcome(id, outcome, out);
         }
@@ -158,42 +171,94 @@ impl Initiator {
 
     pub(super) fn on_outcome(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
         let was_asked = self.questions.remove(&id).is_some();
-        let was_open = self.committing(id).is_some();
-        if was_open {
-            self.open.remove(&id.txn.sequence);
-            out.timers.push(TimerOp::Cancel(InitiatorTimer::Hedge(id)));
+        if let Some(Phase::Planned { known, .. }) = self.phase(id) {
+            *known = Some(outcome);
         }
-        if was_open || was_asked {
+        let ended = self.end(id, out);
+        if ended.is_some() || was_asked {
             out.notify.push(InitiatorNotice::Outcome { id, outcome });
+        }
+        if let Some(ended) = ended
+            && ended.wanted == Wanted::Ballot
+            && outcome == Outcome::Abort
+        {
+            self.release_branches(id.txn, ended.begin.roster.iter().cloned().collect(), out);
         }
     }
 
     /// The transaction is settled, and no commit that waits: its outcome is forgotten.
     pub(super) fn on_expired(&mut self, id: CommitId, out: &mut Effects<Self>) {
         let was_asked = self.questions.remove(&id).is_some();
-        let was_open = self.committing(id).is_some();
-        if was_open {
-            self.open.remove(&id.txn.sequence);
-            out.timers.push(TimerOp::Cancel(InitiatorTimer::Hedge(id)));
-        }
-        if was_open || was_asked {
+        if self.end(id, out).is_some() || was_asked {
             out.notify.push(InitiatorNotice::Expired { id });
         }
     }
 
-    fn is_begun(&self, txn: TxnId) -> bool {
-        let generation = txn.generation;
-        let begun = Phase::Begun { generation };
-        self.is_mine(txn) && self.open.get(&txn.sequence) == Some(&begun)
+    /// Removes the commit `id`, if one was asked for.
+    fn end(&mut self, id: CommitId, out: &mut Effects<Self>) -> Option<Box<Committing>> {
+        self.committing(id)?;
+        match self.open.remove(&id.txn.sequence)? {
+            Phase::Committing(committing) => {
+                out.timers.push(TimerOp::Cancel(InitiatorTimer::Hedge(id)));
+                Some(committing)
+            }
+            Phase::Begun(_) | Phase::Planned { .. } => None,
+        }
+    }
+
+    pub(super) fn is_begun(&self, txn: TxnId) -> bool {
+        self.open.get(&txn.sequence) == Some(&Phase::Begun(txn))
+    }
+
+    /// Whether the transaction has begun here and not ended. (One that differs in the nonce alone is
+    /// another one, of which this initiator knows nothing.)
+    fn is_open(&self, txn: TxnId) -> bool {
+        let phase = self.open.get(&txn.sequence);
+        phase.is_some_and(|phase| phase.txn() == txn)
+    }
+
+    /// The instance that decides `txn`, once its roster is fixed: it is planned, or commit was asked
+    /// for. None if it is not open here.
+    pub fn commit_id(&self, txn: TxnId) -> Option<CommitId> {
+        let fixed = self.open.get(&txn.sequence)?.fixed()?;
+        (fixed.begin.id.txn == txn).then_some(fixed.begin.id)
+    }
+
+    /// How far the transaction of this instance is, if its roster is fixed.
+    pub(super) fn phase(&mut self, id: CommitId) -> Option<&mut Phase> {
+        if self.commit_id(id.txn) != Some(id) {
+            return None;
+        }
+        self.open.get_mut(&id.txn.sequence)
+    }
+
+    pub(super) fn fixed(&mut self, id: CommitId) -> Option<&mut Committing> {
+        match self.phase(id)? {
+            Phase::Planned { commit, .. } | Phase::Committing(commit) => Some(commit),
+            Phase::Begun(_) => None,
+        }
     }
 
     pub(super) fn committing(&mut self, id: CommitId) -> Option<&mut Committing> {
-        if !self.is_mine(id.txn) {
-            return None;
+        match self.phase(id)? {
+            Phase::Committing(committing) => Some(committing),
+            Phase::Begun(_) | Phase::Planned { .. } => None,
         }
-        match self.open.get_mut(&id.txn.sequence)? {
-            Phase::Committing(committing) if committing.begin.id == id => Some(committing),
-            Phase::Committing(_) | Phase::Begun { .. } => None,
+    }
+}
+
+impl Phase {
+    fn txn(&self) -> TxnId {
+        match self {
+            Phase::Begun(txn) => *txn,
+            Phase::Planned { commit, .. } | Phase::Committing(commit) => commit.begin.id.txn,
+        }
+    }
+
+    fn fixed(&self) -> Option<&Committing> {
+        match self {
+            Phase::Planned { commit, .. } | Phase::Committing(commit) => Some(commit),
+            Phase::Begun(_) => None,
         }
     }
 }

@@ -5,10 +5,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `committing` | begin, commit, rollback, abandon; learn the outcome |
+//! | `committing` | begin, commit, abandon; learn the outcome |
+//! | `planning` | plan; roll back, with a ballot if a plan was handed out |
 //! | `retrying` | hedge, back off, ask again; questions |
 
 mod committing;
+mod planning;
 mod retrying;
 #[cfg(test)]
 mod tests;
@@ -22,11 +24,11 @@ use super::message::{Decision, Message, State, Undecided};
 use super::paxos::{Acceptors, ReplicaId};
 use super::types::{
     Branch, CommitId, Configuration, Generations, InitiatorId, Outcome, ParticipantName, Peer,
-    REQUEST_BYTES_MAX, Request, RosterError, Session, TxnId,
+    REQUEST_BYTES_MAX, Request, RosterError, TxnId,
 };
 
 use committing::Phase;
-use retrying::{Retry, Ticking};
+use retrying::{Asking, Ticking, Wanted};
 
 /// What an initiator is told at start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,19 +79,35 @@ pub enum InitiatorTimer {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InitiatorCommand {
     /// Begin a transaction; answered with [`InitiatorNotice::Begun`].
-    Begin,
+    Begin {
+        /// Drawn at random: it makes the id of the transaction one that cannot be guessed.
+        nonce: u64,
+    },
+    /// Fix the roster, because a plan is handed to branches that prepare by themselves. Answered
+    /// with [`InitiatorNotice::Planned`]. From then on, only an outcome ends the transaction.
+    Plan {
+        /// The transaction.
+        txn: TxnId,
+        /// The branches.
+        branches: Vec<Branch>,
+        /// How long replicas wait for votes before they start a ballot.
+        vote_timeout: Duration,
+    },
     /// Commit with these branches.
     Commit {
         /// The transaction.
         txn: TxnId,
-        /// The branches, each with the request that travels inside its `Prepare`, if any.
+        /// The branches, each with the request that travels inside its `Prepare`, if any. Of a
+        /// planned transaction, the branches and the vote timeout are those of the plan.
         branches: Vec<(Branch, Option<Request>)>,
         /// How the branches come to prepare.
         prepare: PrepareBy,
         /// How long replicas wait for votes before they start a ballot.
         vote_timeout: Duration,
     },
-    /// Commit will not be asked for: these branches may let go.
+    /// Roll back. If no plan was handed out and commit was not asked for, these branches release
+    /// their work and nothing else happens. Otherwise replicas decide by a ballot, and the outcome
+    /// is told, even if it is commit.
     Rollback {
         /// The transaction.
         txn: TxnId,
@@ -98,8 +116,14 @@ pub enum InitiatorCommand {
     },
     /// Stop waiting for this transaction; its outcome stays open here. The floor may pass it.
     Abandon(TxnId),
-    /// What came of this one? Asks until it is known or [`Abandon`](Self::Abandon)ed.
+    /// What came of this one? Asks until the outcome is known.
     Ask(CommitId),
+    /// Roll this one back by a ballot; the outcome that the ballot reached is told. It may be a
+    /// transaction of an earlier run of the same name.
+    ForceAbort(CommitId),
+    /// Stop asking because of [`Ask`](Self::Ask) or [`ForceAbort`](Self::ForceAbort). A transaction
+    /// that is open here stays open.
+    StopAsking(CommitId),
     /// What do the replicas know of this one?
     Inquire(TxnId),
     /// Which sessions of this participant are connected?
@@ -125,9 +149,12 @@ pub enum InitiatorNotice {
     /// No transaction can begin: the sequence is used up. Start with a newly drawn
     /// [`InitiatorId`].
     SequenceExhausted,
+    /// The roster is fixed, and the transaction will be decided under this id.
+    Planned(CommitId),
     /// Commit was asked for under this id; keep it to ask for the outcome later.
     Asked(CommitId),
-    /// Commit cannot be asked for; nothing was sent.
+    /// Commit cannot be asked for; nothing was sent. Never said of a transaction that is planned or
+    /// whose commit was asked for.
     Refused {
         /// The transaction.
         txn: TxnId,
@@ -141,8 +168,8 @@ pub enum InitiatorNotice {
         /// What was chosen.
         outcome: Outcome,
     },
-    /// The outcome is forgotten: the transaction ended long ago. It was aborted, or it was committed
-    /// and every branch has applied it; which of the two, nobody knows any more.
+    /// The outcome is forgotten: the generation of the transaction is settled. It was aborted, or it
+    /// was committed and every branch has applied it; no replica remembers which of the two.
     Expired {
         /// The instance.
         id: CommitId,
@@ -176,8 +203,8 @@ pub enum InitiatorNotice {
         replica: ReplicaId,
         /// The participant.
         participant: ParticipantName,
-        /// Its sessions.
-        sessions: Vec<Session>,
+        /// What would stand in a roster for each of its sessions.
+        branches: Vec<Branch>,
     },
 }
 
@@ -197,11 +224,12 @@ pub enum CommitError {
         /// Its length.
         got: usize,
     },
-    /// Requests travel inside a `Prepare`, and nobody sends one when branches prepare by
+    /// Requests travel inside a `Prepare`, and no relay sends one when branches prepare by
     /// themselves.
     #[error("a branch that prepares by itself can be given no request at commit")]
     RequestWithoutRelay,
-    /// The transaction has been open for so long that replicas take it on no more.
+    /// The transaction has been open for so long that replicas no longer accept it. No plan was
+    /// handed out and commit was not asked for, so nothing happened.
     #[error(
         "transaction {0} began in a generation that is closed by now: roll it back and do it again"
     )]
@@ -223,7 +251,7 @@ pub struct Initiator {
     /// The transactions begun and not ended, by sequence number.
     open: BTreeMap<u32, Phase>,
     /// Questions about any transaction.
-    questions: BTreeMap<CommitId, Retry>,
+    questions: BTreeMap<CommitId, Asking>,
     generations: Generations,
     /// The position, in the configuration of a transaction, of the replica that is asked first.
     relay: usize,
@@ -317,24 +345,30 @@ impl Initiator {
 
     fn on_command(&mut self, command: InitiatorCommand, out: &mut Effects<Self>) {
         match command {
-            InitiatorCommand::Begin => self.begin(out),
+            InitiatorCommand::Begin { nonce } => self.begin(nonce, out),
             InitiatorCommand::Commit {
                 txn,
                 branches,
                 prepare,
                 vote_timeout,
-            } => match self.commit(txn, branches, prepare, vote_timeout, out) {
-                Ok(id) => out.notify.push(InitiatorNotice::Asked(id)),
+            } => {
+                if let Err(error) = self.commit(txn, branches, prepare, vote_timeout, out) {
+                    out.notify.push(InitiatorNotice::Refused { txn, error });
+                }
+            }
+            InitiatorCommand::Plan {
+                txn,
+                branches,
+                vote_timeout,
+            } => match self.plan(txn, branches, vote_timeout) {
+                Ok(id) => out.notify.push(InitiatorNotice::Planned(id)),
                 Err(error) => out.notify.push(InitiatorNotice::Refused { txn, error }),
             },
             InitiatorCommand::Rollback { txn, branches } => self.rollback(txn, branches, out),
             InitiatorCommand::Abandon(txn) => self.abandon(txn, out),
-            InitiatorCommand::Ask(id) => {
-                let retry = Retry::new(&self.config);
-                self.questions.insert(id, retry);
-                self.ask(id, out);
-                self.tick_while_open(out);
-            }
+            InitiatorCommand::Ask(id) => self.begin_asking(id, Wanted::Outcome, out),
+            InitiatorCommand::ForceAbort(id) => self.begin_asking(id, Wanted::Ballot, out),
+            InitiatorCommand::StopAsking(id) => drop(self.questions.remove(&id)),
             InitiatorCommand::Inquire(txn) => {
                 self.send_to_all(Some(txn), &Message::Inquire { txn }, out);
             }
@@ -368,11 +402,11 @@ impl Initiator {
             }),
             Message::Resolved {
                 participant,
-                sessions,
+                branches,
             } => out.notify.push(InitiatorNotice::Resolved {
                 replica: from,
                 participant,
-                sessions,
+                branches,
             }),
             Message::Busy { id } => self.on_busy(id, out),
             Message::NotOpen { generations, .. } => self.on_generations(generations),
@@ -403,19 +437,27 @@ impl Initiator {
             | Message::Collected { .. }
             | Message::Fetch { .. }
             | Message::State { .. }
+            | Message::Present { .. }
+            | Message::Admission { .. }
+            | Message::Enter { .. }
+            | Message::Gone { .. }
+            | Message::Restored { .. }
+            | Message::Probe { .. }
+            | Message::Probed { .. }
+            | Message::Named { .. }
             | Message::Reconfigure { .. }
             | Message::Release { .. }
+            | Message::Disputed { .. }
+            | Message::Contradicted { .. }
+            | Message::Unproven { .. }
+            | Message::List { .. }
+            | Message::ListPage(_)
             | Message::Declined(_) => {}
         }
     }
 
-    fn is_mine(&self, txn: TxnId) -> bool {
-        txn.initiator == self.config.id
-    }
-
     fn is_asked(&self, id: &CommitId) -> bool {
-        let open = self.is_mine(id.txn) && self.open.contains_key(&id.txn.sequence);
-        open || self.questions.contains_key(id)
+        self.commit_id(id.txn) == Some(*id) || self.questions.contains_key(id)
     }
 
     /// A replica announces the generations: new transactions begin in the latest.

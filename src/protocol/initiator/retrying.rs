@@ -16,6 +16,22 @@ pub(super) struct Retry {
     attempts: u32,
 }
 
+/// What is asked of the replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Wanted {
+    /// The outcome, whatever it becomes.
+    Outcome,
+    /// A ballot now, and the outcome that it reaches.
+    Ballot,
+}
+
+/// A question that is asked until the outcome is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Asking {
+    wanted: Wanted,
+    retry: Retry,
+}
+
 /// Whether the tick is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Ticking {
@@ -31,8 +47,8 @@ impl Initiator {
             committing.retry.back_off(&config);
             out.timers.push(TimerOp::Cancel(InitiatorTimer::Hedge(id)));
         }
-        if let Some(retry) = self.questions.get_mut(&id) {
-            retry.back_off(&config);
+        if let Some(asking) = self.questions.get_mut(&id) {
+            asking.retry.back_off(&config);
         }
     }
 
@@ -72,7 +88,7 @@ impl Initiator {
                 {
                     Some(committing.begin.id)
                 }
-                Phase::Begun { .. } | Phase::Committing(_) => None,
+                Phase::Begun(_) | Phase::Planned { .. } | Phase::Committing(_) => None,
             })
             .collect();
         if let Peer::Replica(replica) = peer {
@@ -99,11 +115,11 @@ impl Initiator {
         for phase in self.open.values_mut() {
             match phase {
                 Phase::Committing(committing) => committing.retry.patience = 1,
-                Phase::Begun { .. } => {}
+                Phase::Begun(_) | Phase::Planned { .. } => {}
             }
         }
-        for retry in self.questions.values_mut() {
-            retry.patience = 1;
+        for asking in self.questions.values_mut() {
+            asking.retry.patience = 1;
         }
         self.tick_while_open(out);
     }
@@ -122,43 +138,83 @@ impl Initiator {
                         due.push((**committing).clone());
                     }
                 }
-                Phase::Begun { .. } => {}
+                Phase::Begun(_) | Phase::Planned { .. } => {}
             }
         }
         for committing in due {
             self.try_again(committing, out);
         }
-        let questions = self.questions.iter_mut();
-        let asks: Vec<CommitId> = questions
-            .filter_map(|(id, retry)| retry.is_due(&config).then_some(*id))
-            .collect();
-        for id in asks {
-            self.ask(id, out);
+        let mut asks = Vec::new();
+        for (id, asking) in &mut self.questions {
+            if asking.retry.is_due(&config) {
+                asks.push((*id, asking.wanted, asking.retry.attempts));
+            }
+        }
+        for (id, wanted, attempt) in asks {
+            self.ask(id, wanted, attempt, out);
         }
         self.tick_while_open(out);
     }
 
     /// A relay that is asked again answers with what it has accepted, and prepares the branches
     /// whose vote it lacks. Without a relay, the question is what makes the replicas answer.
-    fn try_again(&self, committing: Committing, out: &mut Effects<Self>) {
+    fn try_again(&mut self, committing: Committing, out: &mut Effects<Self>) {
         let id = committing.begin.id;
         let settled = self.generations.is_settled(&id);
-        match committing.prepare {
-            PrepareBy::Relay if !settled => {
+        match (committing.wanted, committing.prepare) {
+            (Wanted::Outcome, PrepareBy::Relay) if !settled => {
                 out.send(committing.relay(), Message::BeginCommit(committing.begin));
             }
-            PrepareBy::Relay | PrepareBy::Itself => {
-                self.send_question(id, committing.begin.vote_timeout, out);
+            (wanted, PrepareBy::Relay | PrepareBy::Itself) => {
+                self.ask(id, wanted, committing.retry.attempts, out);
             }
         }
     }
 
-    /// To replicas that know nothing of it yet, a question must not make the votes late: of its own
-    /// commit it tells the vote timeout again.
-    pub(super) fn ask(&mut self, id: CommitId, out: &mut Effects<Self>) {
-        let open = self.committing(id);
-        let vote_timeout = open.map_or(Duration::ZERO, |open| open.begin.vote_timeout);
-        self.send_question(id, vote_timeout, out);
+    /// Asks until the outcome is known.
+    pub(super) fn begin_asking(&mut self, id: CommitId, wanted: Wanted, out: &mut Effects<Self>) {
+        let before = self.questions.get(&id).map(|asking| asking.wanted);
+        let asking = Asking {
+            // A ballot that was asked for is not taken back by a question.
+            wanted: before.map_or(wanted, |before| before.max(wanted)),
+            retry: Retry::new(&self.config),
+        };
+        self.questions.insert(id, asking);
+        self.ask(id, wanted, 0, out);
+        self.tick_while_open(out);
+    }
+
+    /// Asks once.
+    pub(super) fn ask(
+        &mut self,
+        id: CommitId,
+        wanted: Wanted,
+        attempt: u32,
+        out: &mut Effects<Self>,
+    ) {
+        match wanted {
+            // To replicas that know nothing of it yet, a question must not make the votes late: of
+            // a transaction of its own it tells the vote timeout again.
+            Wanted::Outcome => {
+                let fixed = self.fixed(id);
+                let vote_timeout = fixed.map_or(Duration::ZERO, |fixed| fixed.begin.vote_timeout);
+                self.send_question(id, vote_timeout, out);
+            }
+            Wanted::Ballot => self.send_force_abort(id, attempt, out),
+        }
+    }
+
+    /// One replica after the other is asked: ballots of several leaders get in each other's way.
+    fn send_force_abort(&self, id: CommitId, attempt: u32, out: &mut Effects<Self>) {
+        let in_force = self.generations.in_force().map(Configuration::acceptors);
+        let acceptors = self.generations.who_knows(id.txn).or(in_force);
+        let Some(acceptors) = acceptors else {
+            return;
+        };
+        let position = self.relay_from(self.relay + attempt as usize, acceptors);
+        if let Some(replica) = acceptors.iter().nth(position) {
+            out.send(Peer::Replica(replica), Message::ForceAbort { id });
+        }
     }
 
     fn send_question(&self, id: CommitId, vote_timeout: Duration, out: &mut Effects<Self>) {

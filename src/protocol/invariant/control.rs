@@ -7,7 +7,8 @@ use crate::protocol::paxos::log::{LogMessage, LogRecord};
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::replica::Record;
 use crate::protocol::types::{
-    Applies, Branch, CommitId, Configuration, Entry, Generations, Listed, Outcome, Settle, Vote,
+    Applies, Branch, CommitId, Configuration, Entry, Generations, Listed, Outcome, Settle, Stores,
+    Vote,
 };
 
 use super::{Facts, Instance, Violation};
@@ -22,8 +23,12 @@ pub(super) struct Control {
     chosen: Vec<Entry>,
     /// Who has accepted what, durably, in the slots not yet chosen and in those that are.
     accepted: BTreeMap<(u64, Ballot), (Entry, BTreeSet<ReplicaId>)>,
-    /// The commits that are listed and not released.
+    /// The commits that are listed.
     listed: BTreeSet<CommitId>,
+    /// What was listed after each slot.
+    lists: Vec<BTreeSet<CommitId>>,
+    /// Which stores were entered after each slot.
+    stores: Vec<Stores>,
     disks: BTreeMap<ReplicaId, Disk>,
 }
 
@@ -45,6 +50,8 @@ impl Control {
             chosen: Vec::new(),
             accepted: BTreeMap::new(),
             listed: BTreeSet::new(),
+            lists: vec![BTreeSet::new()],
+            stores: vec![Stores::default()],
             disks: BTreeMap::new(),
         }
     }
@@ -74,6 +81,12 @@ impl Facts {
         self.control.now()
     }
 
+    /// What all entries chosen so far say of participants' stores.
+    pub fn stores(&self) -> &Stores {
+        let stores = self.control.stores.last();
+        stores.expect("it begins with none")
+    }
+
     /// The settled commits that some branch has not applied, and no operator has let go.
     pub fn listed(&self) -> impl Iterator<Item = &CommitId> + '_ {
         let listed = self.control.listed.iter();
@@ -89,6 +102,7 @@ impl Facts {
             Record::Vote { id, .. } | Record::Promise { id, .. } | Record::Accept { id, .. } => *id,
             Record::Committed { .. }
             | Record::Finished { .. }
+            | Record::Disputed { .. }
             | Record::Round { .. }
             | Record::Log(_)
             | Record::Frozen { .. }
@@ -105,6 +119,24 @@ impl Facts {
             return Err(Violation::FrozenTouched { id, replica });
         }
         Ok(())
+    }
+
+    /// A replica counts no vote of a store of which it knows that the name stands for another one.
+    pub(super) fn is_of_entered_store(
+        &self,
+        replica: ReplicaId,
+        id: CommitId,
+        branch: &Branch,
+    ) -> Result<(), Violation> {
+        let slot = self.control.disks.get(&replica).map_or(0, |disk| disk.slot);
+        let stores = self.control.stores.get(slot as usize);
+        match stores.and_then(|stores| stores.get(&branch.participant)) {
+            Some(entered) if entered.store != branch.store => {
+                let branch = branch.clone();
+                Err(Violation::OtherStoreVoted { id, branch })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     pub(super) fn durable_control(
@@ -158,15 +190,21 @@ impl Facts {
             Record::State {
                 generations,
                 listed,
+                stores,
             } => {
                 disk.slot = generations.slot();
                 self.state_taken_over(replica, generations, listed)?;
+                if self.control.stores.get(generations.slot() as usize) != Some(stores) {
+                    let slot = generations.slot();
+                    return Err(Violation::OtherStores { slot, replica });
+                }
             }
             Record::Vote { .. }
             | Record::Promise { .. }
             | Record::Accept { .. }
             | Record::Committed { .. }
             | Record::Finished { .. }
+            | Record::Disputed { .. }
             | Record::Round { .. } => {}
         }
         Ok(())
@@ -211,16 +249,27 @@ impl Facts {
         let applies = after.apply(entry);
         self.control.chosen.push(entry.clone());
         self.control.truth.push(after);
-        if applies == Applies::No {
-            return Ok(());
-        }
+        let result = match applies {
+            Applies::Yes => self.entry_applies(&before, entry),
+            Applies::No => Ok(()),
+        };
+        self.control.lists.push(self.control.listed.clone());
+        let mut stores = self.control.stores.last().cloned().unwrap_or_default();
+        stores.apply(entry);
+        self.control.stores.push(stores);
+        result
+    }
+
+    fn entry_applies(&mut self, before: &Generations, entry: &Entry) -> Result<(), Violation> {
         match entry {
             Entry::Open(open) => {
                 let acceptors = open.configuration.acceptors().clone();
                 self.control.acceptors.insert(open.generation, acceptors);
                 Ok(())
             }
-            Entry::Settle(settle) => self.settle(&before, settle),
+            Entry::Settle(settle) => self.settle(before, settle),
+            Entry::Unlist { ids } => self.unlisted(ids),
+            Entry::Enter { .. } | Entry::Gone { .. } | Entry::Restored { .. } => Ok(()),
             Entry::Release { id } => {
                 self.control.listed.remove(id);
                 self.instances.entry(*id).or_default().released = true;
@@ -257,6 +306,20 @@ impl Facts {
         Ok(())
     }
 
+    /// Only what all branches have applied leaves the list.
+    fn unlisted(&mut self, ids: &[CommitId]) -> Result<(), Violation> {
+        for id in ids {
+            let instance = self.instances.get(id);
+            if !self.control.listed.remove(id) {
+                continue;
+            }
+            if let Some(branch) = instance.and_then(Instance::unapplied) {
+                return Err(Violation::CommitForgotten { id: *id, branch });
+            }
+        }
+        Ok(())
+    }
+
     /// Of what nobody had heard when it was settled, nothing was listed.
     pub(super) fn settle_unheard(&mut self, id: CommitId) {
         if self.control.now().is_settled(&id) && !self.control.listed.contains(&id) {
@@ -278,18 +341,12 @@ impl Facts {
         if self.control.truth.get(slot as usize) != Some(generations) {
             return Err(Violation::EntryNotChosen { slot, replica });
         }
-        for id in &self.control.listed {
-            let instance = self.instances.get(id);
-            let unapplied = instance.and_then(Instance::unapplied);
-            let is_listed = listed.iter().any(|listed| listed.id == *id);
-            if let Some(branch) = unapplied
-                && generations.is_settled(id)
-                && !is_listed
-            {
-                return Err(Violation::CommitForgotten { id: *id, branch });
-            }
+        // The list after a slot is the same everywhere.
+        let list = listed.iter().map(|listed| listed.id).collect();
+        match self.control.lists.get(slot as usize) {
+            Some(known) if *known == list => Ok(()),
+            Some(_) | None => Err(Violation::OtherList { slot, replica }),
         }
-        Ok(())
     }
 
     /// A message of a replica that is not about a single ballot of a transaction.

@@ -7,7 +7,7 @@ use crate::protocol::message::{CastVote, Unapplied};
 use crate::protocol::paxos::Acceptors;
 use crate::protocol::paxos::log::{LogMessage, LogRecord};
 use crate::protocol::types::{
-    Entry, Generations, InitiatorId, Listed, Open, Session, Settle, TxnId,
+    Entry, Generations, InitiatorId, Listed, Open, Session, Settle, StoreId, TxnId,
 };
 
 type Result = std::result::Result<(), Violation>;
@@ -16,6 +16,7 @@ fn branch(session: u64) -> Branch {
     Branch {
         participant: "p".parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -26,8 +27,9 @@ fn roster() -> Roster {
 fn id() -> CommitId {
     let txn = TxnId {
         generation: 1,
-        initiator: InitiatorId(1),
+        initiator: InitiatorId::from_u128(1),
         sequence: 1,
+        nonce: 9,
     };
     CommitId::new(txn, &roster())
 }
@@ -433,12 +435,13 @@ fn horizon_and_list_travel_together() {
     let state = |listed: &[Listed]| Record::State {
         generations: generations.clone(),
         listed: listed.to_vec(),
+        stores: Default::default(),
     };
-    let forgotten = Violation::CommitForgotten {
-        id: id(),
-        branch: branch(0),
+    let other = Violation::OtherList {
+        slot: generations.slot(),
+        replica: ReplicaId(3),
     };
-    assert_eq!(watch.save(3, state(&[])), Err(forgotten));
+    assert_eq!(watch.save(3, state(&[])), Err(other));
     assert_eq!(watch.save(3, state(&[listed()])), Ok(()));
     let mut wrong = generations.clone();
     wrong.apply(&open(4, [1, 2, 3]));
@@ -449,6 +452,19 @@ fn horizon_and_list_travel_together() {
     let state = Record::State {
         generations: wrong,
         listed: Vec::new(),
+        stores: Default::default(),
     };
     assert_eq!(watch.save(3, state), Err(early));
+}
+
+#[test]
+fn only_what_all_branches_have_applied_leaves_the_list() {
+    let unlist = Entry::Unlist { ids: vec![id()] };
+    let mut watch = Watch::committed();
+    assert_eq!(watch.end(settle([listed()])), Ok(()));
+    let early = Violation::CommitForgotten {
+        id: id(),
+        branch: branch(0),
+    };
+    assert_eq!(watch.choose(3, unlist), Err(early));
 }

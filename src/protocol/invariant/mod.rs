@@ -158,6 +158,7 @@ impl Facts {
             }
             Record::Committed { id, .. } => self.is_chosen(*id, Outcome::Commit)?,
             Record::Finished { id, outcome } => self.is_chosen(*id, *outcome)?,
+            Record::Disputed { .. } => {}
             Record::Log(_)
             | Record::Frozen { .. }
             | Record::Chosen { .. }
@@ -208,7 +209,8 @@ impl Facts {
             ) => self.reported(*replica, *id, *ballot, *outcome),
             (_, Message::Decided(decision)) => self.tell(decision.id, decision.outcome),
             (_, Message::Finish { id, outcome, .. }) => self.tell(*id, *outcome),
-            (_, Message::Applied { id, branch }) => {
+            (_, Message::Disputed { id, .. }) => self.tell(*id, Outcome::Commit),
+            (_, Message::Applied { id, branch } | Message::Contradicted { id, branch }) => {
                 self.tell(*id, Outcome::Commit)?;
                 let instance = self.instances.entry(*id).or_default();
                 instance.applied.insert(branch.clone());
@@ -310,6 +312,13 @@ impl Facts {
             instance.roster.get_or_insert_with(|| roster.clone());
         }
         let all = instance.roster.as_ref().map(Roster::all);
+        let voter = instance
+            .roster
+            .as_ref()
+            .and_then(|roster| roster.iter().nth(branch));
+        if let Some(voter) = voter.cloned() {
+            self.is_of_entered_store(replica, id, &voter)?;
+        }
         if !disk.aborted.is_empty() {
             self.accepted(replica, id, Ballot::ZERO, Outcome::Abort)
         } else if all.is_some_and(|all| disk.held.covers(all)) {

@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::*;
 use crate::protocol::message::{CastVote, Unapplied};
 use crate::protocol::paxos::Acceptors;
-use crate::protocol::types::{InitiatorId, Session, TxnId};
+use crate::protocol::types::{InitiatorId, Session, StoreId, TxnId};
 
 fn branch(session: u64) -> Branch {
     Branch {
         participant: "p".parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -21,8 +22,9 @@ fn roster() -> Roster {
 fn id() -> CommitId {
     let txn = TxnId {
         generation: 1,
-        initiator: InitiatorId(1),
+        initiator: InitiatorId::from_u128(1),
         sequence: 1,
+        nonce: 9,
     };
     CommitId::new(txn, &roster())
 }

@@ -52,6 +52,12 @@ pub enum Violation {
     EntryNotChosen { slot: u64, replica: ReplicaId },
     #[error("slot {slot}: replica {replica} took part before it had learned the slot before")]
     SlotSkipped { slot: u64, replica: ReplicaId },
+    #[error("slot {slot}: replica {replica} took over another list than the log has")]
+    OtherList { slot: u64, replica: ReplicaId },
+    #[error("slot {slot}: replica {replica} took over other stores than the log has")]
+    OtherStores { slot: u64, replica: ReplicaId },
+    #[error("{id}: the vote of {branch} was counted, and its name stands for another store")]
+    OtherStoreVoted { id: CommitId, branch: Branch },
     #[error("slot {slot}: replica {replica} went back behind a promise")]
     SlotWentBack { slot: u64, replica: ReplicaId },
     #[error("slot {slot}: replica {replica} said what is not on its disk")]

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::protocol::learn::OutcomeLearner;
-use crate::protocol::message::{CastVote, Message, Prepare};
+use crate::protocol::message::{CastVote, Message};
 use crate::protocol::types::{CommitId, Outcome, ReadOnly, Roster, Vote};
 
 /// How far a branch of this session is.
@@ -44,8 +44,6 @@ pub(super) struct Working {
     pub(super) health: Health,
     /// Ticks since it began.
     pub(super) age: u32,
-    /// It was told to prepare in a generation that this session has still to hear of.
-    pub(super) pending: Option<Box<Prepare>>,
 }
 
 /// Whether the branch can still vote anything but `Aborted`.
@@ -162,6 +160,10 @@ pub(super) enum WaitState {
     Outcome(crate::protocol::message::Voter),
     /// For the resource manager, which applies this.
     Applying(Outcome),
+    /// For the resource manager, which commits; if it cannot, the branch is contradicted.
+    Disputed,
+    /// For a replica to say that the commit is off the list: the store has no proof of it.
+    Unproven,
 }
 
 impl Wait {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::effects::Effects;
 use crate::protocol::learn::is_final_alone;
-use crate::protocol::message::{Message, Question, Voter};
+use crate::protocol::message::{Message, Question, State, Voter};
 use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{Branch, CommitId, Outcome, Peer, Session, TxnId, Vote};
 
@@ -50,11 +50,11 @@ impl Participant {
         outcome: Outcome,
         out: &mut Effects<Self>,
     ) {
-        if branch.participant != self.config.me.participant {
+        if !self.is_of_this_store(&branch) {
             return;
         }
         if !self.is_mine(&branch) {
-            self.apply_other(id, branch.session, outcome, out);
+            self.on_finish_of_other(id, branch, outcome, out);
             return;
         }
         match self.branches.get(&id.txn) {
@@ -64,37 +64,65 @@ impl Participant {
             })) if *of == id => {
                 out.send(Peer::Replica(from), Message::Applied { id, branch });
             }
-            // This replica is behind: others know that all branches have applied it.
+            // Another session saw it to its end. The store can tell which one that was.
             Some(Phase::Done(Done::Forgotten { id: of }))
                 if *of == id && outcome == Outcome::Commit =>
             {
-                out.send(Peer::Replica(from), Message::Applied { id, branch });
+                self.on_finish_of_other(id, branch, outcome, out);
             }
             Some(phase) if !phase.is_of(&id) => {}
             Some(_) => self.on_outcome(id, outcome, out),
-            None => self.on_finish_of_unknown(from, id, branch, outcome, out),
+            None => self.on_finish_of_other(id, branch, outcome, out),
         }
     }
 
-    /// A branch of this session that it does not remember. If it asked about it, because a slow
-    /// prepare surfaced, the resource manager must hear the answer. If it has forgotten it, it came
-    /// to its end before: it was applied, or `ReadOnly` and needed no outcome, and the resource
-    /// manager may know nothing of it.
-    fn on_finish_of_unknown(
+    /// A branch of another session of this participant, which may be gone, or of this session, which
+    /// has forgotten it.
+    ///
+    /// A commit is for the resource manager, which has the branch or a proof that it committed it.
+    /// An abort is, if this session asked about the branch; of any other branch it is nothing:
+    /// a branch that stands prepared is found by the scan, and asked about. (Counter-example: a
+    /// client invents a million transactions in which this participant stands, and aborts them.)
+    fn on_finish_of_other(
         &mut self,
-        from: ReplicaId,
         id: CommitId,
         branch: Branch,
         outcome: Outcome,
         out: &mut Effects<Self>,
     ) {
-        if self.others.contains_key(&(id, branch.session)) {
+        let is_asked = self.others.contains_key(&(id, branch.session));
+        if outcome == Outcome::Commit || is_asked {
             self.apply_other(id, branch.session, outcome, out);
-        } else if self.is_below_floor(id.txn) && outcome == Outcome::Commit {
-            out.send(Peer::Replica(from), Message::Applied { id, branch });
-        } else if outcome == Outcome::Abort {
-            // It will not begin any more.
-            self.done(id.txn, Done::Applied { id, outcome });
+        }
+    }
+
+    /// A replica tells what it knows of a transaction under which this branch works. The branch has
+    /// not voted, so it can be aborted only, and may abort for any reason.
+    pub(super) fn on_status(
+        &mut self,
+        txn: TxnId,
+        instances: &[(CommitId, State)],
+        out: &mut Effects<Self>,
+    ) {
+        let aborted = instances.iter().find(|(_, state)| match state {
+            State::Decided { outcome, .. } => *outcome == Outcome::Abort,
+            State::Undecided { .. } => false,
+        });
+        let Some((id, _)) = aborted.filter(|(id, _)| id.txn == txn) else {
+            return;
+        };
+        match self.branches.get(&txn) {
+            Some(phase @ (Phase::Working(_) | Phase::Preparing(_))) if phase.is_of(id) => {
+                self.on_outcome(*id, Outcome::Abort, out);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Every instance of the transaction is settled: a branch that has not voted stands in no commit.
+    pub(super) fn on_forgotten(&mut self, txn: TxnId, out: &mut Effects<Self>) {
+        if let Some(Phase::Working(_) | Phase::Preparing(_)) = self.branches.get(&txn) {
+            self.let_go(txn, out);
         }
     }
 
@@ -145,21 +173,43 @@ impl Participant {
         outcome: Outcome,
         out: &mut Effects<Self>,
     ) {
+        self.apply_other_by(id, session, WaitState::Applying(outcome), out);
+    }
+
+    /// Has the resource manager finish a branch of another session, or one that was forgotten.
+    pub(super) fn apply_other_by(
+        &mut self,
+        id: CommitId,
+        session: Session,
+        state: WaitState,
+        out: &mut Effects<Self>,
+    ) {
         let wait = self.others.get(&(id, session));
-        if matches!(wait.map(|wait| wait.state), Some(WaitState::Applying(_))) {
-            return;
+        match wait.map(|wait| wait.state) {
+            Some(WaitState::Applying(_) | WaitState::Disputed) => return,
+            Some(WaitState::Outcome(_) | WaitState::Unproven) | None => {}
         }
-        let wait = Wait::new(WaitState::Applying(outcome), self.config.retry_ticks);
+        let outcome = match state {
+            WaitState::Applying(outcome) => outcome,
+            WaitState::Disputed => Outcome::Commit,
+            WaitState::Outcome(_) | WaitState::Unproven => return,
+        };
+        let wait = Wait::new(state, self.config.retry_ticks);
         self.others.insert((id, session), wait);
-        let participant = self.config.me.participant.clone();
+        let branch = self.branch_of(session);
         out.notify.push(ParticipantNotice::Finish {
             id,
-            branch: Branch {
-                participant,
-                session,
-            },
+            branch,
             outcome,
         });
+    }
+
+    /// The branch of a session of this store.
+    pub(super) fn branch_of(&self, session: Session) -> Branch {
+        Branch {
+            session,
+            ..self.config.me.clone()
+        }
     }
 
     /// The resource manager has applied the outcome durably: a commit is told to the replicas,
@@ -175,20 +225,23 @@ impl Participant {
                 self.ended(id, outcome, out);
                 Some(outcome)
             }
-            Some(_) | None => match self.others.remove(&(id, branch.session)) {
-                Some(wait) => match wait.state {
-                    WaitState::Applying(outcome) => Some(outcome),
-                    WaitState::Outcome(_) => {
-                        self.others.insert((id, branch.session), wait);
-                        None
-                    }
-                },
-                None => None,
-            },
+            Some(_) | None => self.end_of_other(id, branch.session),
         };
         if applied == Some(Outcome::Commit) {
             self.send_to_all(id.txn, &Message::Applied { id, branch }, out);
         }
+    }
+
+    /// What the resource manager has applied to a branch of another session.
+    fn end_of_other(&mut self, id: CommitId, session: Session) -> Option<Outcome> {
+        let key = (id, session);
+        let applied = match self.others.get(&key).map(|wait| wait.state)? {
+            WaitState::Applying(outcome) => outcome,
+            WaitState::Disputed => Outcome::Commit,
+            WaitState::Outcome(_) | WaitState::Unproven => return None,
+        };
+        self.others.remove(&key);
+        Some(applied)
     }
 
     pub(super) fn ended(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
@@ -230,6 +283,11 @@ impl Participant {
         let known = self.others.get(&(id, session)).map(|wait| wait.state);
         match (known, voter) {
             (None, _) | (Some(WaitState::Outcome(Voter::Unknown)), Voter::Gone) => {}
+            // A slow prepare has become visible: what the replicas said of it can be done now.
+            (Some(WaitState::Unproven), _) => {
+                self.apply_other(id, session, Outcome::Commit, out);
+                return;
+            }
             // It is asked about already, and nothing new is known.
             (Some(_), _) => return,
         }
@@ -242,10 +300,7 @@ impl Participant {
     pub(super) fn question(&self, id: CommitId, session: Session, voter: Voter) -> Question {
         Question {
             id,
-            branch: Some(Branch {
-                participant: self.config.me.participant.clone(),
-                session,
-            }),
+            branch: Some(self.branch_of(session)),
             voter,
             vote_timeout: Duration::ZERO,
         }
@@ -263,9 +318,20 @@ impl Participant {
             }
         }
         for ((of, _), wait) in &mut self.others {
-            if *of == id {
+            if *of == id && matches!(wait.state, WaitState::Outcome(_)) {
                 wait.back_off(retry, max);
             }
+        }
+    }
+
+    fn ask_again(&mut self, id: CommitId, session: Session, wait: Wait, out: &mut Effects<Self>) {
+        match wait.state {
+            WaitState::Outcome(voter) => {
+                let question = self.question(id, session, voter);
+                self.send_to_all(id.txn, &Message::Ask(question), out);
+            }
+            WaitState::Unproven => self.still_unproven(id, session, wait.attempts, out),
+            WaitState::Applying(_) | WaitState::Disputed => {}
         }
     }
 
@@ -275,7 +341,7 @@ impl Participant {
         let (retry, max) = (self.config.retry_ticks, self.config.retry_ticks_max);
         let mut votes = Vec::new();
         let mut stale: Vec<TxnId> = Vec::new();
-        for (txn, phase) in &mut self.branches {
+        for (txn, phase) in self.branches.iter_mut() {
             match phase {
                 Phase::Voted(voted) => {
                     if voted.again != Again::No && voted.wait.is_due(retry, max) {
@@ -297,23 +363,28 @@ impl Participant {
                 | Phase::Done(_) => {}
             }
         }
-        let mut questions = Vec::new();
+        let mut due = Vec::new();
         for ((id, session), wait) in &mut self.others {
-            if let WaitState::Outcome(voter) = wait.state
-                && wait.is_due(retry, max)
-            {
-                questions.push((*id, *session, voter));
+            match wait.state {
+                WaitState::Outcome(_) | WaitState::Unproven => {
+                    if wait.is_due(retry, max) {
+                        due.push((*id, *session, wait.clone()));
+                    }
+                }
+                WaitState::Applying(_) | WaitState::Disputed => {}
             }
         }
         for (txn, vote) in votes {
             self.send_to_all(txn, &vote, out);
         }
-        for (id, session, voter) in questions {
-            let question = self.question(id, session, voter);
-            self.send_to_all(id.txn, &Message::Ask(question), out);
+        for (id, session, wait) in due {
+            self.ask_again(id, session, wait, out);
         }
         for txn in stale {
-            self.let_go(txn, out);
+            self.end_unasked(txn, out);
         }
+        self.tick_early(out);
+        self.tick_reading(out);
+        self.tick_presence(out);
     }
 }

@@ -10,12 +10,22 @@ use crate::protocol::types::{
 use super::branch::{Done, Phase, Wait, WaitState};
 use super::{Participant, ParticipantNotice};
 
+/// The most runs of one initiator's name whose floors a session remembers: eight times as many as
+/// can be connected to a replica at a time.
+const FLOORS_OF_A_NAME_MAX: usize = 4_096;
+
 /// The lowest sequence number that an initiator still cares about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Floor {
     sequence: u32,
     /// The latest generation below it: when that is settled, the horizon says all that it says.
     generation: u32,
+}
+
+impl Floor {
+    pub(super) fn sequence(self) -> u32 {
+        self.sequence
+    }
 }
 
 impl Participant {
@@ -31,9 +41,15 @@ impl Participant {
     /// and is done.
     pub(super) fn raise_floor(&mut self, txn: TxnId, floor: u32) {
         let initiator = txn.initiator;
-        if self.generations.is_txn_settled(txn) {
+        let is_open = self.generations.acceptors(txn.generation).is_some();
+        if !is_open || self.generations.is_txn_settled(txn) {
             return;
         }
+        if !self.has_room_for_floor(initiator) {
+            // Without a floor only the horizon tells what can be forgotten.
+            return;
+        }
+        self.branches.vouch(initiator);
         let held = self.floors.entry(initiator).or_default();
         held.generation = held.generation.max(txn.generation);
         if held.sequence >= floor {
@@ -48,6 +64,7 @@ impl Participant {
                 generation: current,
                 initiator,
                 sequence,
+                nonce: 0,
             };
             let below = self.branches.range(at(passed.start)..at(passed.end));
             let forgotten: Vec<TxnId> = below
@@ -57,16 +74,19 @@ impl Participant {
             for txn in forgotten {
                 self.branches.remove(&txn);
             }
-            let last = TxnId {
-                generation: current,
-                initiator: InitiatorId(u64::MAX),
-                sequence: u32::MAX,
-            };
+            let last = TxnId::last_of(current);
             let later = self
                 .branches
                 .range((Bound::Excluded(last), Bound::Unbounded));
             generation = later.map(|(txn, _)| txn.generation).next();
         }
+    }
+
+    /// Whether the floor of one more run of an initiator of this name is remembered.
+    fn has_room_for_floor(&self, initiator: InitiatorId) -> bool {
+        let (first, last) = initiator.of_its_name();
+        self.floors.contains_key(&initiator)
+            || self.floors.range(first..=last).count() < FLOORS_OF_A_NAME_MAX
     }
 
     /// A replica announces the generations. What is settled and done is forgotten; who still waits
@@ -80,16 +100,20 @@ impl Participant {
             && before.horizon() != Some(through)
         {
             self.forget_settled(out);
-            out.notify.push(ParticipantNotice::Settled { through });
+            self.read_list(through, out);
         }
-        self.start_pending(&before, out);
+        self.begin_early(out);
     }
 
     fn forget_settled(&mut self, out: &mut Effects<Self>) {
         let generations = &self.generations;
-        self.floors.retain(|_, floor| {
-            let last = Generations::last_id(floor.generation);
-            !generations.is_settled(&last)
+        let branches = &mut self.branches;
+        self.floors.retain(|initiator, floor| {
+            let is_settled = generations.is_settled(&Generations::last_id(floor.generation));
+            if is_settled {
+                branches.forget(*initiator);
+            }
+            !is_settled
         });
         let settled = |txn: &&TxnId| generations.is_txn_settled(**txn);
         let settled: Vec<TxnId> = self.branches.keys().take_while(settled).copied().collect();
@@ -97,7 +121,7 @@ impl Participant {
             match self.branches.get_mut(&txn) {
                 Some(phase) if phase.may_be_forgotten() => drop(self.branches.remove(&txn)),
                 // Nobody can ask it to prepare any more.
-                Some(Phase::Working(_)) => self.let_go(txn, out),
+                Some(Phase::Working(_)) => self.end_unasked(txn, out),
                 Some(Phase::Preparing(_)) => self.poison(txn),
                 Some(Phase::Voted(voted)) => voted.wait.patience = 1,
                 Some(Phase::Applying { .. } | Phase::Expiring { .. } | Phase::Done(_)) | None => {}
@@ -110,31 +134,6 @@ impl Participant {
         }
     }
 
-    /// Services that prepared in a generation that was not known here yet.
-    fn start_pending(&mut self, before: &Generations, out: &mut Effects<Self>) {
-        let first = TxnId {
-            generation: before.latest().saturating_add(1),
-            initiator: InitiatorId(0),
-            sequence: 0,
-        };
-        let known = self.generations.latest();
-        let pending = self
-            .branches
-            .range_mut(first..)
-            .filter_map(|(txn, phase)| match phase {
-                Phase::Working(working) if txn.generation <= known => working.pending.take(),
-                Phase::Working(_)
-                | Phase::Preparing(_)
-                | Phase::Voted(_)
-                | Phase::Applying { .. }
-                | Phase::Expiring { .. }
-                | Phase::Done(_) => None,
-            });
-        for prepare in pending.collect::<Vec<_>>() {
-            self.prepare(None, *prepare, out);
-        }
-    }
-
     /// The transaction is settled, and no commit that waits for this branch. If the branch still
     /// stands prepared, that is Abort: a commit would be listed until the branch had applied it.
     ///
@@ -143,7 +142,7 @@ impl Participant {
     /// Commit, applies it and says so; the commit is forgotten. The first session comes back, asks
     /// by its vote, and is told Expired. Its branch is committed, whatever it remembers.)
     pub(super) fn on_expired(&mut self, id: CommitId, branch: Branch, out: &mut Effects<Self>) {
-        if branch.participant != self.config.me.participant {
+        if !self.is_of_this_store(&branch) {
             return;
         }
         let is_mine = self.is_mine(&branch);
@@ -172,15 +171,18 @@ impl Participant {
         let Some(wait) = self.others.get_mut(&(id, session)) else {
             return;
         };
-        if let WaitState::Applying(_) = wait.state {
-            return;
+        match wait.state {
+            WaitState::Applying(_) | WaitState::Disputed => return,
+            // The commit is off the list: this branch is committed by the store that holds it, or an
+            // operator has answered for it.
+            WaitState::Unproven => {
+                self.others.remove(&(id, session));
+                return;
+            }
+            WaitState::Outcome(_) => {}
         }
         *wait = Wait::new(WaitState::Applying(Outcome::Abort), self.config.retry_ticks);
-        let participant = self.config.me.participant.clone();
-        let branch = Branch {
-            participant,
-            session,
-        };
+        let branch = self.branch_of(session);
         out.notify.push(ParticipantNotice::Expired { id, branch });
     }
 

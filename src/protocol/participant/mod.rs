@@ -3,9 +3,15 @@
 //! | file | what |
 //! |---|---|
 //! | `branch` | the states of a branch of this session |
+//! | `presenting`, `standing` | whether this session may work |
+//! | `branches` | on whose account they are remembered |
 //! | `voting` | begin, prepare, vote, let go |
+//! | `early` | begin in a generation of which the session has not heard |
 //! | `finishing` | learn the outcome, apply it, say so; branches in doubt |
 //! | `forgetting` | floors and generations: what may be forgotten |
+//! | `listing` | which markers the store must keep |
+//! | `proving` | a commit of which the store has no proof |
+//! | `config`, `vocabulary` | settings; commands and notices |
 //!
 //! The session saves nothing itself. What must survive it is the resource manager's: branches that
 //! it prepared. They are listed to the next session (`InDoubt`), which asks about each and guesses
@@ -13,203 +19,62 @@
 //! passed the transaction; a new session votes for no branch but its own, so it needs no memory of what the old one said.
 
 mod branch;
+mod branches;
+mod config;
+mod early;
 mod finishing;
 mod forgetting;
+mod listing;
+mod presenting;
+mod proving;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 mod voting;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::time::Duration;
 
 use super::effects::{Effects, Host, Input};
-use super::message::{Message, Prepare};
+use super::message::Message;
 use super::paxos::{Acceptors, ReplicaId};
 use super::types::{
-    Branch, CommitId, Configuration, Generations, InitiatorId, Outcome, Peer, ReadOnly, Request,
-    Roster, Session, TxnId, Vote,
+    Branch, CommitId, Generations, InitiatorId, Outcome, Peer, Roster, Session, TxnId, Vote,
 };
 
 use branch::{Phase, Wait};
+use branches::Branches;
+use early::Early;
 use forgetting::Floor;
+use listing::Reading;
+use presenting::Presence;
 
-/// What a session is told at start. Ticks are multiples of `tick`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ParticipantConfig {
-    /// The participant's name, and the session drawn at random at start.
-    pub me: Branch,
-    /// The generations, as a replica announced them when the connection came up.
-    pub generations: Generations,
-    /// The time between two ticks.
-    pub tick: Duration,
-    /// Ticks until a vote or a question that was not answered is sent again; doubled each time.
-    pub retry_ticks: u32,
-    /// The most ticks between two of them.
-    pub retry_ticks_max: u32,
-    /// Ticks after which a branch that was never asked to prepare lets go: nobody will ask. This
-    /// is how long the work of a transaction may take.
-    pub work_ticks_max: u32,
-}
-
-impl ParticipantConfig {
-    /// The usual settings, with a new cluster.
-    pub fn new(me: Branch, genesis: impl Into<Configuration>) -> Self {
-        ParticipantConfig::joining(me, Generations::genesis(genesis.into()))
-    }
-
-    /// The usual settings, with a cluster that has these generations.
-    pub fn joining(me: Branch, generations: Generations) -> Self {
-        ParticipantConfig {
-            me,
-            generations,
-            tick: Duration::from_millis(50),
-            retry_ticks: 4,
-            retry_ticks_max: 40,
-            work_ticks_max: 1_200,
-        }
-    }
-}
-
-/// The timers of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ParticipantTimer {
-    /// Every [`ParticipantConfig::tick`].
-    Tick,
-}
-
-/// What a service or its resource manager tells its session.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ParticipantCommand {
-    /// Work begins under this transaction. Answered with [`ParticipantNotice::Began`] or
-    /// [`ParticipantNotice::Refused`].
-    Begin(TxnId),
-    /// The work failed, or its connection broke: the branch can only vote `Aborted`.
-    Poison(TxnId),
-    /// The service gives the branch up before it has voted.
-    Rollback(TxnId),
-    /// The work is done and the whole roster known: prepare without being asked.
-    ///
-    /// `read_only` must be [`ReadOnly::Forbidden`] unless the caller knows that the work of the
-    /// transaction has ended in *every* branch: a read lock that is let go while another branch
-    /// still works breaks isolation.
-    Prepare(Prepare),
-    /// The answer to [`ParticipantNotice::Prepare`]. A prepare whose result is unknown is
-    /// [`Vote::Aborted`]; if it surfaces after all, it stands among the branches in doubt.
-    Prepared {
-        /// The instance.
-        id: CommitId,
-        /// What to vote.
-        vote: Vote,
-    },
-    /// The answer to [`ParticipantNotice::Finish`]: it is durable.
-    Finished {
-        /// The instance.
-        id: CommitId,
-        /// The branch.
-        branch: Branch,
-    },
-    /// The other answer to [`ParticipantNotice::Expired`]: it does not stand prepared.
-    NotPrepared {
-        /// The instance.
-        id: CommitId,
-        /// The branch.
-        branch: Branch,
-    },
-    /// The branches that stand prepared in the resource manager, found at start or later.
-    InDoubt(Vec<InDoubt>),
-}
-
-/// One prepared branch that was found.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InDoubt {
-    /// The instance, as written when the branch was prepared.
-    pub id: CommitId,
-    /// The session that prepared it.
-    pub session: Session,
-    /// What is known of that session.
-    pub owner: Owner,
-}
-
-/// What is known of the session that prepared a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Owner {
-    /// It may live, in another process.
-    Unknown,
-    /// It is certainly gone: the store admits one process at a time.
-    Gone,
-}
-
-/// What a session asks of the resource manager.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ParticipantNotice {
-    /// Run the request, if there is one, and make the branch durable; answer
-    /// [`ParticipantCommand::Prepared`].
-    Prepare {
-        /// The instance; to be written with the branch.
-        id: CommitId,
-        /// Work to run first.
-        request: Option<Request>,
-        /// Whether `ReadOnly` may be answered.
-        read_only: ReadOnly,
-    },
-    /// Commit or roll back this branch, durably; answer [`ParticipantCommand::Finished`].
-    Finish {
-        /// The instance.
-        id: CommitId,
-        /// The branch, not always of this session.
-        branch: Branch,
-        /// What to do.
-        outcome: Outcome,
-    },
-    /// The transaction came to its end long ago, and its end is forgotten: if this branch still
-    /// stands prepared, roll it back and answer [`ParticipantCommand::Finished`]; if not, another
-    /// session saw it to its end, and the answer is [`ParticipantCommand::NotPrepared`].
-    Expired {
-        /// The instance.
-        id: CommitId,
-        /// The branch, not always of this session.
-        branch: Branch,
-    },
-    /// Let go of work that was never prepared. Needs no answer.
-    LetGo(TxnId),
-    /// The answer to [`ParticipantCommand::Begin`]: work may go on under this transaction, which has
-    /// begun now or before. Needs no answer.
-    Began(TxnId),
-    /// No work can begin under this transaction: it is being prepared, or over, or forgotten. What
-    /// stands prepared is not touched. Needs no answer.
-    Refused(TxnId),
-    /// The outcome of a branch of this session.
-    Outcome {
-        /// The instance.
-        id: CommitId,
-        /// The outcome.
-        outcome: Outcome,
-    },
-    /// A branch of this session came to its end by another session; which end is forgotten.
-    Forgotten {
-        /// The instance.
-        id: CommitId,
-    },
-    /// Everything up to this id is settled. A branch up to there that no longer stands prepared has
-    /// had its outcome: the marker that proves it may be dropped. Needs no answer.
-    Settled {
-        /// The horizon.
-        through: CommitId,
-    },
-}
+pub use config::ParticipantConfig;
+pub use standing::{NotEntered, Standing};
+pub use vocabulary::{
+    InDoubt, Owner, ParticipantCommand, ParticipantNotice, ParticipantTimer, Refusal,
+};
 
 /// A participant's session. See the [module](self).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Participant {
     config: ParticipantConfig,
     /// The branches of this session.
-    branches: BTreeMap<TxnId, Phase>,
+    branches: Branches,
+    /// Transactions that are to begin in a generation of which this session has not heard.
+    early: Early,
+    /// Nothing new begins.
+    stopping: bool,
     /// Branches of other sessions of this participant, and of this one's that it has forgotten.
     others: BTreeMap<(CommitId, Session), Wait>,
     /// The lowest sequence number that each initiator still cares about.
     floors: BTreeMap<InitiatorId, Floor>,
     generations: Generations,
+    /// Whether it may work.
+    presence: Presence,
+    /// The list that is being read, so that markers can be deleted.
+    reading: Option<Reading>,
 }
 
 impl Host for Participant {
@@ -230,14 +95,22 @@ impl Host for Participant {
         out.set(ParticipantTimer::Tick, config.tick);
         Participant {
             generations: config.generations.clone(),
+            presence: Presence::new(config.retry_ticks_max),
+            branches: Branches::new(config.remembered_max, config.strangers_max),
             config,
-            branches: BTreeMap::new(),
+            early: Early::default(),
+            stopping: false,
             others: BTreeMap::new(),
             floors: BTreeMap::new(),
+            reading: None,
         }
     }
 
     fn step(&mut self, input: Input<Self>, out: &mut Effects<Self>) {
+        if !self.presence.standing().finishes() {
+            self.step_outside(input, out);
+            return;
+        }
         match input {
             // A replica that is new here tells which generation it belongs to.
             Input::Message {
@@ -252,6 +125,7 @@ impl Host for Participant {
             Input::Connected(Peer::Replica(replica)) if self.generations.contains(replica) => {
                 self.on_connected(replica, out);
             }
+            Input::Disconnected(Peer::Replica(replica)) => self.forget_answer(replica),
             Input::Connected(_) | Input::Disconnected(_) => {}
             Input::Timeout(ParticipantTimer::Tick) => self.on_tick(out),
             Input::Command(command) => self.on_command(command, out),
@@ -309,14 +183,37 @@ impl Participant {
         }
     }
 
-    /// How many transactions this session remembers.
+    /// How many transactions this session remembers, those among them that wait to begin.
     pub fn remembered(&self) -> usize {
-        self.branches.len()
+        self.branches.len() + self.early.len()
+    }
+
+    /// About how many branches of other sessions it asks, or waits for its resource manager.
+    pub fn others_remembered(&self) -> usize {
+        self.others.len()
     }
 
     /// Of how many initiators this session remembers the floor.
     pub fn initiators_remembered(&self) -> usize {
         self.floors.len()
+    }
+
+    /// Whether this session has a branch of `txn`, or had one that it remembers.
+    pub fn remembers(&self, txn: TxnId) -> bool {
+        self.branches.get(&txn).is_some()
+    }
+
+    /// The transactions of which this session remembers a branch.
+    #[doc(hidden)]
+    pub fn transactions(&self) -> impl Iterator<Item = &TxnId> + '_ {
+        self.branches.keys()
+    }
+
+    /// The floor of this initiator, as far as this session was told.
+    #[doc(hidden)]
+    pub fn floor_of(&self, initiator: InitiatorId) -> u32 {
+        let floor = self.floors.get(&initiator);
+        floor.map_or(0, |floor| floor.sequence())
     }
 
     /// What it knows of generations.
@@ -332,10 +229,12 @@ impl Participant {
             ParticipantCommand::Prepare(prepare) => self.prepare(None, prepare, out),
             ParticipantCommand::Prepared { id, vote } => self.on_prepared(id, vote, out),
             ParticipantCommand::Finished { id, branch } => self.on_finished(id, branch, out),
+            ParticipantCommand::NotProven { id, branch } => self.on_not_proven(id, branch, out),
             ParticipantCommand::NotPrepared { id, branch } => {
                 self.on_not_prepared(id, branch, out);
             }
             ParticipantCommand::InDoubt(found) => self.on_in_doubt(found, out),
+            ParticipantCommand::Stop => self.stop(out),
         }
     }
 
@@ -346,6 +245,8 @@ impl Participant {
                 self.let_go(txn, out);
                 self.raise_floor(txn, floor);
             }
+            Message::Status { txn, instances } => self.on_status(txn, &instances, out),
+            Message::Forgotten { txn } => self.on_forgotten(txn, out),
             Message::Phase2b {
                 id,
                 ballot,
@@ -356,6 +257,11 @@ impl Participant {
                 branch,
                 outcome,
             } => self.on_finish(from, id, branch, outcome, out),
+            Message::Disputed { id, branch } => self.on_disputed(id, branch, out),
+            Message::ListPage(listing) => self.on_listing(from, *listing, out),
+            Message::Admission { slot, admission } => {
+                self.on_admission(from, slot, admission, out);
+            }
             Message::Busy { id } => self.on_busy(id),
             Message::NotOpen { generations, .. } => self.on_generations(generations, out),
             Message::Expired {
@@ -376,11 +282,9 @@ impl Participant {
             | Message::Nack { .. }
             | Message::Decided(_)
             | Message::Undecided(_)
-            | Message::Status { .. }
             | Message::Resolved { .. }
             | Message::Announce(_)
             | Message::Expired { branch: None, .. }
-            | Message::Forgotten { .. }
             | Message::Log(_)
             | Message::Freeze { .. }
             | Message::Frozen { .. }
@@ -390,6 +294,16 @@ impl Participant {
             | Message::State { .. }
             | Message::Reconfigure { .. }
             | Message::Release { .. }
+            | Message::Contradicted { .. }
+            | Message::Unproven { .. }
+            | Message::List { .. }
+            | Message::Present { .. }
+            | Message::Enter { .. }
+            | Message::Gone { .. }
+            | Message::Restored { .. }
+            | Message::Probe { .. }
+            | Message::Probed { .. }
+            | Message::Named { .. }
             | Message::Declined(_) => {}
         }
     }
@@ -409,6 +323,12 @@ impl Participant {
         } else {
             self.branches.insert(txn, Phase::Done(done));
         }
+    }
+
+    /// Whether this session can finish the branch: it is in its store.
+    fn is_of_this_store(&self, branch: &Branch) -> bool {
+        let me = &self.config.me;
+        branch.participant == me.participant && branch.store == me.store
     }
 
     fn is_mine(&self, branch: &Branch) -> bool {

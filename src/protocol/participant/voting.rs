@@ -4,38 +4,49 @@ use crate::protocol::effects::Effects;
 use crate::protocol::learn::OutcomeLearner;
 use crate::protocol::message::{Message, Prepare, Voter};
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{CommitId, Openness, Outcome, Peer, ReadOnly, TxnId, Vote};
+use crate::protocol::types::{
+    CommitId, InitiatorId, Openness, Outcome, Peer, ReadOnly, TxnId, Vote,
+};
 
 use super::branch::{Again, Done, Health, Phase, Preparing, Voted, Wait, WaitState, Working};
-use super::{Participant, ParticipantNotice};
+use super::{Participant, ParticipantNotice, Refusal, Standing};
 
 impl Participant {
-    /// Work begins. A transaction that this session has let go of, or may have forgotten, cannot
+    /// Work begins. A transaction that this session has released, or may have forgotten, cannot
     /// begin again.
     pub(super) fn begin(&mut self, txn: TxnId, out: &mut Effects<Self>) {
-        // In a closed generation nothing begins that could still be committed.
-        let closed = self.generations.openness(txn.generation) == Openness::Closed;
-        let below = closed || self.is_below_floor(txn);
-        match self.branches.get(&txn) {
-            None if !below => {
-                let working = Working {
-                    health: Health::Good,
-                    age: 0,
-                    pending: None,
-                };
-                self.branches.insert(txn, Phase::Working(working));
-                out.notify.push(ParticipantNotice::Began(txn));
-            }
-            // To begin twice is to begin once.
-            Some(Phase::Working(_)) => out.notify.push(ParticipantNotice::Began(txn)),
-            None
-            | Some(
-                Phase::Preparing(_)
-                | Phase::Voted(_)
-                | Phase::Applying { .. }
-                | Phase::Expiring { .. }
-                | Phase::Done(_),
-            ) => out.notify.push(ParticipantNotice::Refused(txn)),
+        let refused = |why| ParticipantNotice::Refused { txn, why };
+        if self.stopping {
+            out.notify.push(refused(Refusal::Stopping));
+            return;
+        }
+        // To begin twice is to begin once.
+        if let Some(Phase::Working(_)) = self.branches.get(&txn) {
+            out.notify.push(ParticipantNotice::Began(txn));
+            return;
+        }
+        let standing = self.standing();
+        if standing != Standing::Entered {
+            out.notify.push(refused(Refusal::NotEntered(standing)));
+            return;
+        }
+        let openness = self.generations.openness(txn.generation);
+        if self.branches.get(&txn).is_some() || self.is_below_floor(txn) {
+            out.notify.push(refused(Refusal::Over));
+        } else if !self.branches.has_room_for(txn.initiator) {
+            out.notify.push(refused(Refusal::TooMany));
+        } else if openness == Openness::Unknown {
+            self.wait_for_generation(txn, out);
+        } else if openness != Openness::Open {
+            // In a closed generation nothing begins that could still be committed.
+            out.notify.push(refused(Refusal::Over));
+        } else {
+            let working = Working {
+                health: Health::Good,
+                age: 0,
+            };
+            self.branches.insert(txn, Phase::Working(working));
+            out.notify.push(ParticipantNotice::Began(txn));
         }
     }
 
@@ -53,6 +64,11 @@ impl Participant {
 
     /// Nobody will ask this branch to commit. It remembers that it let go: a late `Prepare` with a
     /// request must not run. After the vote only the replicas can undo it.
+    ///
+    /// It remembers that even if nobody has ever asked for this work, and if its id may be invented.
+    /// (Counter-example to forgetting it: the work takes too long, and is discarded. Its caller comes
+    /// back with the second half of the work, under the same id. The session begins anew, and votes
+    /// Prepared of one half.)
     pub(super) fn let_go(&mut self, txn: TxnId, out: &mut Effects<Self>) {
         match self.branches.get_mut(&txn) {
             Some(Phase::Working(_)) => {
@@ -63,12 +79,22 @@ impl Participant {
             Some(
                 Phase::Voted(_) | Phase::Applying { .. } | Phase::Expiring { .. } | Phase::Done(_),
             ) => {}
-            None => {
-                if !self.is_below_floor(txn) {
-                    self.done(txn, Done::LetGo);
-                }
-            }
+            // Nothing is kept of a branch that this session does not know: anybody who owns an
+            // initiator's certificate can have it told so, of any number of ids.
+            None => self.give_up_early(txn, out),
         }
+    }
+
+    /// Work that no process asked to commit or to roll back ends. (Counter-example: a caller forgets
+    /// to enlist a branch. The transaction is committed without it, and in silence its work is lost.)
+    pub(super) fn end_unasked(&mut self, txn: TxnId, out: &mut Effects<Self>) {
+        let Some(Phase::Working(working)) = self.branches.get(&txn) else {
+            return;
+        };
+        let age_ticks = working.age;
+        self.let_go(txn, out);
+        out.notify
+            .push(ParticipantNotice::Unasked { txn, age_ticks });
     }
 
     /// RMPrepare, first half: asked by a relay, or by the service itself.
@@ -83,14 +109,19 @@ impl Participant {
         if !right || !self.stands_in(&prepare.roster) {
             return;
         }
-        if self.generations.openness(txn.generation) == Openness::Unknown {
-            // It is not known whom to send a vote. A relay will ask again; the service will not.
-            if let (None, Some(Phase::Working(working))) = (from, self.branches.get_mut(&txn)) {
-                working.pending = Some(Box::new(prepare));
-            }
+        // Only the store that the log names prepares and votes under the name.
+        if self.standing() != Standing::Entered {
             return;
         }
-        self.raise_floor(txn, prepare.floor);
+        if self.generations.acceptors(txn.generation).is_none() {
+            // No replica takes a vote there: it is settled, or was never open. If it is this session
+            // that is behind, a relay asks again.
+            return;
+        }
+        // A relay has checked that the initiator owns the id; a plan came through services.
+        if from.is_some() {
+            self.raise_floor(txn, prepare.floor);
+        }
         match self.branches.get(&txn) {
             Some(Phase::Working(working)) => {
                 let health = working.health;
@@ -112,11 +143,20 @@ impl Participant {
             ) => {}
             // What was voted below the floor may be forgotten, so there is no vote.
             None if self.is_below_floor(txn) => {}
+            // A vote must be remembered.
+            None if !self.has_room_to_vote(from, txn.initiator) => {}
             // An unknown branch has nothing to commit. One whose work travels in the request is
             // begun by it.
             None if prepare.request.is_none() => self.vote(prepare, Vote::Aborted, out),
             None => self.start(prepare, Health::Good, out),
         }
+    }
+
+    /// Whether one more vote of this run is remembered. (A name with more runs than have floors here
+    /// is no stranger: it would take the places of others.)
+    fn has_room_to_vote(&self, from: Option<ReplicaId>, run: InitiatorId) -> bool {
+        let is_charged = from.is_none() || self.branches.is_vouched(run);
+        is_charged && self.branches.has_room_for(run)
     }
 
     fn start(&mut self, prepare: Prepare, health: Health, out: &mut Effects<Self>) {
@@ -208,29 +248,39 @@ impl Participant {
         }
     }
 
-    /// A replica came back: whatever it may have missed is said again.
+    /// A replica came back: the session presents itself, and whatever it may have missed is said
+    /// again.
     pub(super) fn on_connected(&mut self, replica: ReplicaId, out: &mut Effects<Self>) {
+        self.present(replica, out);
+        self.say_again(replica, out);
+    }
+
+    pub(super) fn say_again(&self, replica: ReplicaId, out: &mut Effects<Self>) {
         let knows = |txn: TxnId| {
             let acceptors = self.generations.who_knows(txn);
             acceptors.is_some_and(|acceptors| acceptors.contains(replica))
         };
-        for (_, phase) in self.branches.iter().filter(|(txn, _)| knows(**txn)) {
+        for (txn, phase) in self.branches.iter().filter(|(txn, _)| knows(**txn)) {
             match phase {
                 Phase::Voted(voted) => out.send(Peer::Replica(replica), voted.message()),
-                Phase::Working(_)
-                | Phase::Preparing(_)
-                | Phase::Applying { .. }
-                | Phase::Expiring { .. }
-                | Phase::Done(_) => {}
+                // It may have been aborted meanwhile. The question starts nothing: an `Ask` for a
+                // branch that still prepares would start its timeout.
+                Phase::Working(_) | Phase::Preparing(_) => {
+                    out.send(Peer::Replica(replica), Message::Inquire { txn: *txn });
+                }
+                Phase::Applying { .. } | Phase::Expiring { .. } | Phase::Done(_) => {}
             }
         }
-        for ((id, session), wait) in &self.others {
-            if let WaitState::Outcome(voter) = wait.state
-                && knows(id.txn)
-            {
-                let question = self.question(*id, *session, voter);
-                out.send(Peer::Replica(replica), Message::Ask(question));
-            }
+        for ((id, session), wait) in self.others.iter().filter(|((id, _), _)| knows(id.txn)) {
+            let message = match wait.state {
+                WaitState::Outcome(voter) => Message::Ask(self.question(*id, *session, voter)),
+                WaitState::Unproven => Message::Unproven {
+                    id: *id,
+                    branch: self.branch_of(*session),
+                },
+                WaitState::Applying(_) | WaitState::Disputed => continue,
+            };
+            out.send(Peer::Replica(replica), message);
         }
     }
 }

@@ -118,6 +118,11 @@ impl VoteAcceptor {
         self.held().union(self.aborted)
     }
 
+    /// The branches that voted `Aborted` here.
+    pub(super) fn aborted(&self) -> BranchSet {
+        self.aborted
+    }
+
     /// Whether a branch has voted `Aborted` here.
     pub(super) fn holds_aborted(&self) -> bool {
         !self.aborted.is_empty()
@@ -166,12 +171,14 @@ pub(super) enum Promise {
 mod tests {
     use super::*;
     use crate::protocol::paxos::ReplicaId;
+    use crate::protocol::types::StoreId;
     use crate::protocol::types::{Branch, Session};
 
     fn roster(branches: u64) -> Roster {
         let branch = |session| Branch {
             participant: "p".parse().unwrap(),
             session: Session(session),
+            store: StoreId::from_u128(1),
         };
         Roster::new((0..branches).map(branch)).unwrap()
     }

@@ -1,24 +1,42 @@
-//! Whether a replica takes on something new when it has much already.
+//! Whether a replica takes on something new: places, counted per name.
 //!
-//! Whoever has a certificate can invent transactions, and each stays until its vote timeout has
-//! passed. So places are counted by name, the name of whoever made the replica take the transaction
-//! on: the participant of the first vote, the initiator, or who asked. Past
-//! [`undecided_max`](super::ReplicaConfig::undecided_max) only those are taken on whose name has
-//! few. Nothing that was taken on is given up for that. A commit that is not applied after a while
-//! takes a place of a participant that it waits for.
+//! The owner of a certificate can invent transactions. Each takes a place of the name of the client
+//! that made the replica take it on: the participant of the first vote, the initiator, or the asker.
+//! Past [`undecided_max`](super::ReplicaConfig::undecided_max) undecided transactions only names with
+//! few places get another one. A replica gives up nothing that it has taken on.
 //!
-//! (The counter-example to one limit for all: a participant votes, at each replica, in 100,000
-//! transactions that it invents, in rosters with a branch that never votes. For ten minutes nobody
-//! else's transaction is taken on.)
+//! (Counter-example to one limit for all: a participant votes, at each replica, in 100,000
+//! transactions that it invents, in rosters with a branch that never votes. For ten minutes the
+//! replica takes on no other transaction.)
+//!
+//! A place is free again when the transaction is decided, except that:
+//! - a commit takes a place of each participant that has not applied it, listed or not;
+//! - a transaction for which nobody else vouched leaves a record on disk until its generation is
+//!   settled, and is counted until then. Its initiator vouches by asking for commit, and the branches
+//!   do when there are votes of several participants. (A question is no sign: an initiator may ask
+//!   about any id of its name.)
+//!
+//! An initiator asks for commit at one replica, the relay, so that the others charge the participant
+//! that votes first. One that lies could so use up the quota of an honest participant: it asks for
+//! votes in transactions of which the participant knows nothing, and each is aborted. So the
+//! transactions of one initiator's name use up no more than a part of it. (An honest participant votes
+//! in ids of an initiator because a relay asked it to, which has checked whose they are.)
+//!
+//! What remains: an initiator that has many requests prepared, with a branch that never votes, fills
+//! the places of undecided transactions, and a participant with more than its share is told `Busy` by
+//! replicas that are not the relay. That costs time, not the outcome: an initiator that hears nothing
+//! asks the next replica, which charges the initiator, and then takes the participant's vote. And two
+//! participants that lie together vouch for each other, as an initiator does for itself: each of these
+//! can make generations turn at their minimum age, and not faster.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
-use crate::protocol::types::{Branch, CommitId, ParticipantName, Peer};
+use crate::protocol::types::{CommitId, Generations, InitiatorId, ParticipantName, Peer, TxnId};
 
-use super::instance::Instance;
-use super::{Replica, count_new};
+use super::Replica;
+use super::instance::{Instance, Vouched};
 
 /// Past the limit a name may have this part of it.
 const SHARES: usize = 64;
@@ -26,21 +44,76 @@ const SHARES: usize = 64;
 /// A name may have so many times the limit, commits that wait for it among them.
 const HELD_MAX: usize = 2;
 
-/// How many places each name has. It is not saved: after a restart nobody has any.
+/// The transactions of one initiator's name may leave this part of what a participant may leave.
+const PARTS: usize = 16;
+
+/// The most initiators' names that are told apart on account of one participant; a participant that
+/// lies can invent any number.
+const INITIATORS_MAX: usize = 1_024;
+
+/// How many places each name has. Nothing of it is saved: after a restart every name has none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    counts: BTreeMap<Name, usize>,
+    counts: BTreeMap<Name, Held>,
 }
 
-/// Whose place an instance takes, if it is anybody's.
+/// The places of one name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place(Option<Name>);
+struct Held {
+    /// Of transactions under way.
+    open: usize,
+    /// Transactions that ended and were not vouched for, by generation.
+    spent: BTreeMap<u32, Spent>,
+}
 
-/// Whoever can show one certificate.
+/// Transactions that ended and were not vouched for.
+#[derive(Clone, Debug, Default)]
+struct Spent {
+    all: usize,
+    /// How many of them were of each initiator's name, as their ids say.
+    of_initiators: BTreeMap<u128, usize>,
+}
+
+impl Spent {
+    fn add(&mut self, initiator: InitiatorId) {
+        self.all += 1;
+        let is_full = self.of_initiators.len() >= INITIATORS_MAX;
+        match self.of_initiators.entry(initiator.name_bits()) {
+            Entry::Occupied(mut held) => *held.get_mut() += 1,
+            Entry::Vacant(free) if !is_full => drop(free.insert(1)),
+            Entry::Vacant(_) => {}
+        }
+    }
+
+    fn of(&self, initiator: InitiatorId) -> usize {
+        let held = self.of_initiators.get(&initiator.name_bits());
+        held.copied().unwrap_or(0)
+    }
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.open == 0 && self.spent.is_empty()
+    }
+}
+
+/// Whose places an instance takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place(Vec<Name>);
+
+/// What is left of an instance that ends, for those whose places it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cost {
+    Nothing,
+    /// It is counted until the generation of this transaction is settled.
+    UntilSettled(TxnId),
+}
+
+/// The holders of one certificate's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Name {
     Participant(ParticipantName),
-    Initiator(u64),
+    Initiator(u128),
     /// Operators and replicas are trusted.
     Staff,
 }
@@ -77,38 +150,105 @@ impl Name {
 }
 
 impl Places {
-    fn take(&mut self, name: Name) -> Place {
-        *self.counts.entry(name.clone()).or_default() += 1;
-        Place(Some(name))
+    fn take(&mut self, names: Vec<Name>) -> Place {
+        for name in &names {
+            self.counts.entry(name.clone()).or_default().open += 1;
+        }
+        Place(names)
     }
 
-    /// The instance is none of those under way any more.
-    pub(super) fn free(&mut self, Place(name): Place) {
-        let Some(name) = name else {
-            return;
-        };
-        if let Some(count) = self.counts.get_mut(&name) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&name);
+    /// The instance takes these places no longer.
+    pub(super) fn free(&mut self, Place(names): &Place, cost: Cost) {
+        for name in names {
+            let Some(held) = self.counts.get_mut(name) else {
+                continue;
+            };
+            held.open = held.open.saturating_sub(1);
+            if let (Cost::UntilSettled(txn), true) = (cost, *name != Name::Staff) {
+                let spent = held.spent.entry(txn.generation).or_default();
+                spent.add(txn.initiator);
+            }
+            if held.is_empty() {
+                self.counts.remove(name);
             }
         }
+    }
+
+    /// What was spent in settled generations is given back.
+    pub(super) fn forget_settled(&mut self, generations: &Generations) {
+        self.counts.retain(|_, held| {
+            let is_unsettled = |generation| generations.acceptors(generation).is_some();
+            held.spent.retain(|generation, _| is_unsettled(*generation));
+            !held.is_empty()
+        });
+    }
+
+    fn open(&self, name: &Name) -> usize {
+        self.counts.get(name).map_or(0, |held| held.open)
+    }
+
+    /// Whether transactions that nobody vouched for have used up what this name may leave, or what
+    /// the initiator of `txn` may use of it.
+    fn is_spent(&self, name: &Name, txn: TxnId, max: usize) -> bool {
+        let held = self.counts.get(name);
+        let Some(spent) = held.and_then(|held| held.spent.get(&txn.generation)) else {
+            return false;
+        };
+        let of_one_max = match name {
+            Name::Participant(_) => (max / PARTS).max(1),
+            // All are its own.
+            Name::Initiator(_) | Name::Staff => max,
+        };
+        spent.all >= max || spent.of(txn.initiator) >= of_one_max
     }
 }
 
 impl Replica {
-    /// A commit still waits for these branches: it takes a place of theirs. (Whoever made the replica
-    /// take it on is done with it.)
-    pub(super) fn charge(&mut self, id: CommitId, unapplied: &[Branch]) {
+    /// A commit still waits for branches: it takes a place of each of their participants. (The
+    /// client that made this replica take it on is done with it.)
+    pub(super) fn charge(&mut self, id: CommitId) {
         let Some(instance) = self.instances.get_mut(&id) else {
             return;
         };
-        self.places.free(std::mem::take(&mut instance.place));
-        if let Some(branch) = unapplied.first()
-            && !self.generations.is_settled(&id)
+        let waiting = instance.unapplied().into_iter();
+        let names: BTreeSet<Name> = waiting
+            .map(|branch| Name::Participant(branch.participant))
+            .collect();
+        if !instance.place.0.iter().eq(&names) {
+            let before = std::mem::take(&mut instance.place);
+            self.places.free(&before, Cost::Nothing);
+            instance.place = self.places.take(names.into_iter().collect());
+        }
+    }
+
+    /// It is decided, and will most likely be applied in a moment.
+    pub(super) fn release_place(&mut self, id: CommitId) {
+        if let Some(instance) = self.instances.get_mut(&id) {
+            let cost = instance.cost(id);
+            let place = std::mem::take(&mut instance.place);
+            self.places.free(&place, cost);
+        }
+    }
+
+    /// Whether the name of `from` has so many places that not even its votes in known transactions
+    /// are taken: what waits for it must end first.
+    pub(super) fn is_exhausted(&self, from: &Peer) -> bool {
+        self.places.open(&Name::of(from)) >= self.held_max()
+    }
+
+    fn held_max(&self) -> usize {
+        self.config.undecided_max.saturating_mul(HELD_MAX)
+    }
+
+    /// The transaction is not one that a single client invents for others: it counts.
+    pub(super) fn vouch(&mut self, id: CommitId) {
+        if let Some(instance) = self.instances.get_mut(&id)
+            && instance.vouched == Vouched::No
         {
-            let name = Name::Participant(branch.participant.clone());
-            instance.place = self.places.take(name);
+            instance.vouched = Vouched::Yes;
+            if id.txn.generation == self.generations.latest() {
+                self.begun = self.begun.saturating_add(1);
+            }
         }
     }
 
@@ -119,19 +259,23 @@ impl Replica {
         id: CommitId,
         patience: u32,
     ) -> Option<&mut Instance> {
+        let (held_max, max) = (self.held_max(), self.config.undecided_max);
         match self.instances.entry(id) {
             Entry::Occupied(known) => Some(known.into_mut()),
             Entry::Vacant(free) => {
                 let name = Name::of(from);
-                let held = self.places.counts.get(&name).copied().unwrap_or(0);
-                let max = self.config.undecided_max;
+                let held = self.places.open(&name);
+                let spent_max = self.config.unvouched_max;
                 let is_full = self.undecided >= max;
-                if held >= max.saturating_mul(HELD_MAX) || (is_full && held >= max / SHARES) {
+                if held >= held_max
+                    || self.places.is_spent(&name, id.txn, spent_max)
+                    || (is_full && held >= max / SHARES)
+                {
                     return None;
                 }
-                count_new(&id, &self.generations, &mut self.undecided, &mut self.begun);
+                self.undecided += 1;
                 let instance = free.insert(Instance::new(None, patience));
-                instance.place = self.places.take(name);
+                instance.place = self.places.take(vec![name]);
                 Some(instance)
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::protocol::effects::Effects;
 use crate::protocol::message::{Message, Question, State, Undecided, Voter};
-use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Peer, Session, TxnId};
+use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName, Peer, TxnId};
 
 use super::control::Standing;
 use super::instance::{Instance, Phase, Waiter};
@@ -38,8 +38,11 @@ impl Replica {
             return Ok(());
         }
         let patience = self.vote_ticks(question.vote_timeout, id.txn.generation);
-        let Some(instance) = self.take_on(from, id, patience) else {
+        if self.take_on(from, id, patience).is_none() {
             out.send(from.clone(), Message::Busy { id });
+            return Ok(());
+        }
+        let Some(instance) = self.instances.get_mut(&id) else {
             return Ok(());
         };
         // Perhaps only the report was lost.
@@ -66,7 +69,8 @@ impl Replica {
     }
 
     /// Forced abort: a ballot now. It ends in Commit if that may have been chosen already; the
-    /// operator is told what was chosen, whatever it is.
+    /// operator or the initiator is told what was chosen, whatever it is. (Whether the initiator's
+    /// name owns the id is checked by the holder of the connection, as for [`on_ask`](Self::on_ask).)
     pub(super) fn on_force_abort(
         &mut self,
         from: &Peer,
@@ -88,7 +92,17 @@ impl Replica {
             return Ok(());
         }
         let patience = self.vote_ticks(self.config.vote_timeout_min, id.txn.generation);
-        self.instance(id, patience).wait(waiter);
+        let instance = match from {
+            Peer::Operator(_) => self.instance(id, patience),
+            Peer::Initiator(_) | Peer::Session(_) | Peer::Replica(_) => {
+                let Some(instance) = self.take_on(from, id, patience) else {
+                    out.send(from.clone(), Message::Busy { id });
+                    return Ok(());
+                };
+                instance
+            }
+        };
+        instance.wait(waiter);
         if self.recovery.ballot(&id).is_none() {
             self.start_ballots(vec![id], out);
         }
@@ -104,11 +118,11 @@ impl Replica {
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
         match from {
-            Peer::Initiator(_) | Peer::Operator(_) => {}
-            Peer::Replica(_) | Peer::Session(_) => return Err(Rejection::NotFromSuchAPeer),
+            Peer::Initiator(_) | Peer::Operator(_) | Peer::Session(_) => {}
+            Peer::Replica(_) => return Err(Rejection::NotFromSuchAPeer),
         }
         let ended = self.finished.range(Self::of_txn(txn));
-        let ended = ended.map(|(id, outcome)| (*id, finished(*outcome)));
+        let ended = ended.map(|(id, end)| (*id, finished(end.outcome)));
         let under_way = self.instances.range(Self::of_txn(txn));
         let under_way = under_way.map(|(id, instance)| (*id, self.state_of(id, instance)));
         let mut instances: Vec<_> = ended.chain(under_way).collect();
@@ -117,11 +131,16 @@ impl Replica {
             out.send(from.clone(), Message::Forgotten { txn });
             return Ok(());
         }
+        if let (true, Peer::Session(_)) = (instances.is_empty(), from) {
+            // It may be a generation behind, or this replica may be.
+            out.send(from.clone(), Message::Announce(self.generations.clone()));
+            return Ok(());
+        }
         out.send(from.clone(), Message::Status { txn, instances });
         Ok(())
     }
 
-    /// Which sessions of this participant are connected?
+    /// Which sessions of this participant are connected, and may work?
     pub(super) fn on_resolve(
         &mut self,
         from: &Peer,
@@ -132,11 +151,12 @@ impl Replica {
             Peer::Initiator(_) | Peer::Operator(_) => {}
             Peer::Replica(_) | Peer::Session(_) => return Err(Rejection::NotFromSuchAPeer),
         }
-        let sessions = self.directory.get(&participant);
-        let sessions = sessions.map_or(Vec::new(), |sessions| sessions.iter().copied().collect());
+        // Only those that may work under the name.
+        let sessions = self.directory.get(&participant).into_iter().flatten();
+        let branches = sessions.filter(|it| self.may_work(it)).cloned().collect();
         let resolved = Message::Resolved {
             participant,
-            sessions,
+            branches,
         };
         out.send(from.clone(), resolved);
         Ok(())
@@ -145,10 +165,15 @@ impl Replica {
     /// Whoever connects is told which generations there are.
     pub(super) fn on_connected(&mut self, peer: Peer, out: &mut Effects<Self>) {
         match &peer {
-            Peer::Replica(_) => return,
+            Peer::Replica(replica) => {
+                if self.log.is_none() {
+                    self.fetch(*replica, out);
+                }
+                return;
+            }
             Peer::Session(branch) => {
                 let sessions = self.directory.entry(branch.participant.clone());
-                sessions.or_default().insert(branch.session);
+                sessions.or_default().insert(branch.clone());
             }
             Peer::Initiator(_) | Peer::Operator(_) => drop(self.clients.insert(peer.clone())),
         }
@@ -158,10 +183,12 @@ impl Replica {
     /// A session that is no longer connected may still live: nothing is concluded from it.
     pub(super) fn on_disconnected(&mut self, peer: &Peer) {
         self.clients.remove(peer);
-        if let Peer::Session(branch) = peer
-            && let Some(sessions) = self.directory.get_mut(&branch.participant)
-        {
-            sessions.remove(&branch.session);
+        let Peer::Session(branch) = peer else {
+            return;
+        };
+        self.forget_session(branch);
+        if let Some(sessions) = self.directory.get_mut(&branch.participant) {
+            sessions.remove(branch);
             if sessions.is_empty() {
                 self.directory.remove(&branch.participant);
             }
@@ -169,12 +196,18 @@ impl Replica {
     }
 
     /// The session to which a branch's outcome is pushed: its own, else another in turns.
-    pub(super) fn session_for(&self, branch: &Branch, turn: u32) -> Option<Session> {
+    pub(super) fn session_for(&self, branch: &Branch, turn: u32) -> Option<&Branch> {
         let sessions = self.directory.get(&branch.participant)?;
-        if sessions.contains(&branch.session) {
-            return Some(branch.session);
+        if let Some(own) = sessions.get(branch) {
+            return Some(own);
         }
-        sessions.iter().copied().nth(turn as usize % sessions.len())
+        // Only a session of the same store can finish it.
+        let others: Vec<&Branch> = sessions
+            .iter()
+            .filter(|session| session.store == branch.store)
+            .collect();
+        let index = (turn as usize).checked_rem(others.len())?;
+        others.get(index).copied()
     }
 
     /// A session asks for branches of its own participant that stand in the roster; anyone else
@@ -182,7 +215,8 @@ impl Replica {
     ///
     /// Two things cannot be seen here. A roster that is not known: of what is finished only the
     /// outcome is left, and of what is new nothing; a session that waits and turns out to stand
-    /// outside is told nothing. And whose ids are whose: an initiator that restarts has another name
+    /// outside is told nothing. (So a session of another store of the name can be told to finish what
+    /// is finished. It has no proof, and its Applied is not counted.) And whose ids are whose: an initiator that restarts has another name
     /// and asks about transactions of its former ones, so whoever holds the connection sees to it
     /// that an initiator asks for ids of its own only.
     fn check_asker<'q>(
@@ -191,7 +225,7 @@ impl Replica {
         question: &'q Question,
     ) -> Result<Option<&'q Branch>, Rejection> {
         match (from, &question.branch) {
-            (Peer::Session(asker), Some(branch)) if asker.participant == branch.participant => {
+            (Peer::Session(asker), Some(branch)) if may_finish(asker, branch) => {
                 let known = self.instances.get(&question.id);
                 let roster = known.and_then(|instance| instance.roster.as_ref());
                 match roster.map(|roster| roster.index_of(branch)) {
@@ -241,10 +275,15 @@ impl Replica {
     }
 }
 
+/// Whether `session` may ask for the outcome of `branch` and apply it: it is of the same participant,
+/// and has the store that holds the branch.
+pub(super) fn may_finish(session: &Branch, branch: &Branch) -> bool {
+    session.participant == branch.participant && session.store == branch.store
+}
+
 impl Instance {
     fn has_vote_of(&self, branch: Option<&Branch>) -> bool {
-        let index = |branch| self.roster.as_ref()?.index_of(branch);
-        let index = branch.and_then(index);
+        let index = branch.and_then(|branch| self.index_of(branch));
         index.is_some_and(|index| self.acceptor.any().contains(index))
     }
 }

@@ -299,23 +299,6 @@ impl Replica {
             }
         }
     }
-
-    /// To one of them at a time, in turns.
-    pub(super) fn send_to_one_other(
-        &self,
-        id: &CommitId,
-        turn: u32,
-        message: Message,
-        out: &mut Effects<Self>,
-    ) {
-        let acceptors = self.generations.who_knows(id.txn);
-        let all = acceptors.into_iter().flat_map(Acceptors::iter);
-        let others: Vec<ReplicaId> = all.filter(|id| *id != self.config.id).collect();
-        if !others.is_empty() {
-            let replica = others[turn as usize % others.len()];
-            out.send(Peer::Replica(replica), message);
-        }
-    }
 }
 
 /// Whether `ballot` is one that `owner` may lead, and the batch within its limit.

@@ -3,12 +3,39 @@
 use std::ops::Bound;
 
 use crate::protocol::effects::Effects;
-use crate::protocol::message::{Declined, Message};
+use crate::protocol::message::{Declined, Message, StoresPage};
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::paxos::log::Log;
-use crate::protocol::types::{CommitId, Configuration, Generations, LIST_MAX, Listed, Peer};
+use crate::protocol::types::{
+    CommitId, Configuration, Entered, Generations, LIST_MAX, Listed, ParticipantName, Peer, Stores,
+};
 
 use super::{Record, Rejection, Replica};
+
+/// For how many ticks a state that is being taken over may stand still before another replica's takes
+/// its place.
+const STALLED_TICKS: u32 = 10;
+
+/// So many names are as long as one commit with the longest roster.
+const NAMES_OF_A_COMMIT: usize = 16;
+
+/// Up to where a state was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Cursor {
+    /// The last commit.
+    pub(super) after: Option<CommitId>,
+    /// The last name.
+    pub(super) after_name: Option<ParticipantName>,
+}
+
+/// A page of another replica's state.
+pub(super) struct Page {
+    pub(super) generations: Generations,
+    pub(super) after: Option<CommitId>,
+    pub(super) listed: Vec<Listed>,
+    pub(super) stores: StoresPage,
+    pub(super) more: bool,
+}
 
 /// A state that is being taken over; nothing of it counts before it is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,31 +43,42 @@ pub(super) struct Fetching {
     from: ReplicaId,
     generations: Generations,
     listed: Vec<Listed>,
+    stores: Vec<(ParticipantName, Entered)>,
+    /// Ticks until another replica's state may take its place.
+    patience: u32,
 }
 
 impl Replica {
     /// Asks `replica` for what it has learned and this one has not.
     pub(super) fn fetch(&self, replica: ReplicaId, out: &mut Effects<Self>) {
-        let slot = self.generations.slot();
         // What is under way goes on where it is: a long list must not begin anew at each sign of
         // life of the leader.
         let under_way = self.fetching.as_ref();
         let under_way = under_way.filter(|fetching| fetching.from == replica);
-        let after = under_way.and_then(Fetching::last);
-        out.send(Peer::Replica(replica), Message::Fetch { slot, after });
+        self.fetch_from(replica, under_way.map(Fetching::cursor), out);
+    }
+
+    fn fetch_from(&self, replica: ReplicaId, cursor: Option<Cursor>, out: &mut Effects<Self>) {
+        let Cursor { after, after_name } = cursor.unwrap_or_default();
+        let fetch = Message::Fetch {
+            slot: self.generations.slot(),
+            after,
+            after_name,
+        };
+        out.send(Peer::Replica(replica), fetch);
     }
 
     pub(super) fn on_fetch(
         &mut self,
         from: &Peer,
         slot: u64,
-        after: Option<CommitId>,
+        cursor: &Cursor,
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
         let mine = self.generations.slot();
         match from {
-            Peer::Operator(_) => self.send_state(from, after, out),
-            _ if slot < mine => self.send_state(from, after, out),
+            Peer::Operator(_) => self.send_state(from, cursor, out),
+            _ if slot < mine => self.send_state(from, cursor, out),
             // It is the other way round: one that is new may hear of what it has to learn by this.
             Peer::Replica(replica) if slot > mine => self.fetch(*replica, out),
             Peer::Replica(_) | Peer::Session(_) | Peer::Initiator(_) => {}
@@ -49,8 +87,8 @@ impl Replica {
     }
 
     /// Sends one page of the state.
-    pub(super) fn send_state(&self, to: &Peer, after: Option<CommitId>, out: &mut Effects<Self>) {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+    pub(super) fn send_state(&self, to: &Peer, cursor: &Cursor, out: &mut Effects<Self>) {
+        let start = cursor.after.map_or(Bound::Unbounded, Bound::Excluded);
         let settled = self.instances.range((start, Bound::Unbounded));
         let settled = settled.take_while(|(id, _)| self.generations.is_settled(id));
         let listed = settled.filter_map(|(id, instance)| {
@@ -59,12 +97,19 @@ impl Replica {
         });
         let page = self.config.list_max();
         let mut listed: Vec<Listed> = listed.take(page + 1).collect();
-        let more = listed.len() > page;
+        let after = cursor.after_name.clone();
+        let stores = self.stores.after(after.as_ref());
+        let stores = stores.map(|(name, entered)| (name.clone(), entered));
+        let names = page * NAMES_OF_A_COMMIT;
+        let mut stores: Vec<_> = stores.take(names + 1).collect();
+        let more = listed.len() > page || stores.len() > names;
         listed.truncate(page);
+        stores.truncate(names);
         let state = Message::State {
             generations: self.generations.clone(),
-            after,
+            after: cursor.after,
             listed,
+            stores: Box::new(StoresPage { after, stores }),
             more,
         };
         out.send(to.clone(), state);
@@ -74,50 +119,60 @@ impl Replica {
     pub(super) fn on_state(
         &mut self,
         from: ReplicaId,
-        generations: Generations,
-        after: Option<CommitId>,
-        listed: Vec<Listed>,
-        more: bool,
+        page: Page,
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
-        if listed.len() > LIST_MAX {
+        if page.listed.len() > LIST_MAX || page.stores.stores.len() > LIST_MAX * NAMES_OF_A_COMMIT {
             return Err(Rejection::TooLong);
         }
-        if generations.in_force().is_none() {
+        if page.generations.in_force().is_none() {
             return Err(Rejection::DoesNotFollow);
         }
-        if !self.generations.is_older_than(&generations) {
+        if !self.generations.is_older_than(&page.generations) {
             return Ok(());
         }
         let mut fetching = match self.fetching.take() {
-            // The first page.
-            _ if after.is_none() => Fetching {
-                from,
-                generations,
-                listed: Vec::new(),
-            },
-            Some(fetching) if fetching.continues(from, &generations, after) => fetching,
+            Some(fetching) if fetching.continues(from, &page) => fetching,
+            // The first page. All replicas send theirs to one that is behind: one at a time counts,
+            // or a list of many pages would never come to its end.
+            old if page.is_first() && old.as_ref().is_none_or(|old| old.gives_way(from, &page)) => {
+                Fetching {
+                    from,
+                    generations: page.generations,
+                    listed: Vec::new(),
+                    stores: Vec::new(),
+                    patience: STALLED_TICKS,
+                }
+            }
             // The other one went on in between: from its first page again.
-            Some(old) if old.from == from && old.generations.is_older_than(&generations) => {
-                self.fetch(from, out);
+            Some(old) if old.from == from && old.generations.is_older_than(&page.generations) => {
+                self.fetch_from(from, None, out);
                 return Ok(());
             }
-            // A page that came late.
+            // A page that came late, or of another replica.
             other => {
                 self.fetching = other;
                 return Ok(());
             }
         };
-        fetching.listed.extend(listed);
-        if !more {
+        fetching.listed.extend(page.listed);
+        fetching.stores.extend(page.stores.stores);
+        fetching.patience = STALLED_TICKS;
+        if !page.more {
             self.install(fetching, out);
             return Ok(());
         }
-        let slot = self.generations.slot();
-        let after = fetching.last();
+        let cursor = fetching.cursor();
         self.fetching = Some(fetching);
-        out.send(Peer::Replica(from), Message::Fetch { slot, after });
+        self.fetch_from(from, Some(cursor), out);
         Ok(())
+    }
+
+    /// Time passes for the state that is being taken over.
+    pub(super) fn tick_fetching(&mut self) {
+        if let Some(fetching) = &mut self.fetching {
+            fetching.patience = fetching.patience.saturating_sub(1);
+        }
     }
 
     /// Takes the whole state over, in one record.
@@ -125,17 +180,17 @@ impl Replica {
         let Fetching {
             generations,
             listed,
+            stores,
             ..
         } = fetched;
+        let stores: Stores = stores.into_iter().collect();
         out.save.push(Record::State {
             generations: generations.clone(),
             listed: listed.clone(),
+            stores: stores.clone(),
         });
+        self.stores = stores;
         let before = std::mem::replace(&mut self.generations, generations);
-        // What was forgotten here stays forgotten.
-        let is_news =
-            |of: &Listed| !before.is_settled(&of.id) || self.instances.contains_key(&of.id);
-        let listed: Vec<Listed> = listed.into_iter().filter(is_news).collect();
         self.forget_settled(None, listed, out);
         let slot = self.generations.slot();
         let acceptors = self.generations.in_force().map(Configuration::acceptors);
@@ -158,16 +213,18 @@ impl Replica {
             out.send(asked.peer, Message::Declined(Declined::LostSight));
         }
         self.announce_generations(out);
+        self.tell_all_admissions(out);
         self.look_whether_removed(&before, out);
     }
 
-    /// One that no longer, or not yet, takes part in the log hears of no leader: it asks.
+    /// One that no longer, or not yet, takes part in the log hears of no leader: it asks. So does one
+    /// that waits to be added: the replicas that it knows may all be replaced in that time.
     pub(super) fn look_for_news(&mut self, out: &mut Effects<Self>) {
         let me = self.config.id;
         let Some(log) = &self.log else {
             return;
         };
-        if log.acceptors().contains(me) || !self.generations.contains(me) {
+        if log.acceptors().contains(me) || self.is_removed() {
             return;
         }
         self.news_patience = self.news_patience.saturating_sub(1);
@@ -186,16 +243,34 @@ impl Fetching {
         self.listed.iter()
     }
 
-    fn last(&self) -> Option<CommitId> {
-        self.listed.last().map(|listed| listed.id)
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            after: self.listed.last().map(|listed| listed.id),
+            after_name: self.stores.last().map(|(name, _)| name.clone()),
+        }
     }
 
-    fn continues(
-        &self,
-        from: ReplicaId,
-        generations: &Generations,
-        after: Option<CommitId>,
-    ) -> bool {
-        self.from == from && self.generations == *generations && self.last() == after
+    fn continues(&self, from: ReplicaId, page: &Page) -> bool {
+        self.from == from && self.generations == page.generations && self.cursor() == page.cursor()
+    }
+
+    /// Whether the first page of another state takes its place.
+    fn gives_way(&self, from: ReplicaId, page: &Page) -> bool {
+        let is_newer = self.generations.is_older_than(&page.generations);
+        let is_whole = !page.more;
+        is_whole || self.patience == 0 || self.from == from && is_newer
+    }
+}
+
+impl Page {
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            after: self.after,
+            after_name: self.stores.after.clone(),
+        }
+    }
+
+    fn is_first(&self) -> bool {
+        self.cursor() == Cursor::default()
     }
 }

@@ -36,14 +36,20 @@ pub struct ReplicaConfig {
     pub push_ticks_max: u32,
     /// Past so many undecided transactions, new ones are answered with `Busy`.
     pub undecided_max: usize,
+    /// So many transactions of a generation that nobody vouched for may end on account of one name,
+    /// and a sixteenth of it on account of a participant and one initiator's name; past that new ones
+    /// are answered with `Busy`. Each is a record on disk until the generation is settled.
+    pub unvouched_max: usize,
     /// The times of the control log.
     pub log: LogConfig,
     /// Ticks between two announcements of the generations to everyone who is connected.
     pub announce_ticks: u32,
     /// Ticks after which the leader of the log opens the next generation.
     pub generation_ticks: u32,
-    /// Transactions of a generation after which the leader opens the next.
+    /// Transactions of a generation that were vouched for, after which the leader opens the next.
     pub generation_transactions_max: u64,
+    /// Ticks that a generation lasts at least, however many transactions it holds.
+    pub generation_ticks_min: u32,
     /// Ticks that undecided transactions of a generation get to finish once it is closed; then it
     /// is frozen all the same.
     pub grace_ticks: u32,
@@ -85,10 +91,12 @@ impl ReplicaConfig {
             push_ticks: 10,
             push_ticks_max: 200,
             undecided_max: 100_000,
+            unvouched_max: 40_000_000,
             log: LogConfig::default(),
             announce_ticks: 20,
             generation_ticks: 12_000,
             generation_transactions_max: 10_000_000,
+            generation_ticks_min: 1_200,
             grace_ticks: 1_200,
             collect_ticks: 10,
             list_max: LIST_MAX,

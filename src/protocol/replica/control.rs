@@ -4,9 +4,10 @@ use crate::protocol::effects::Effects;
 use crate::protocol::message::Message;
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::paxos::log::{LogEffects, LogMessage, LogRefusal, To};
-use crate::protocol::types::{Applies, Branch, CommitId, Entry, Generations, Openness, Peer};
+use crate::protocol::types::{Applies, CommitId, Entry, Openness, Peer};
 
-use super::{Record, Rejection, Replica, ReplicaNotice};
+use super::catching_up::Cursor;
+use super::{Record, Rejection, Replica};
 
 /// What a replica may do about a transaction that it does not know yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl Replica {
             }
         }
         for replica in effects.behind {
-            self.send_state(&Peer::Replica(replica), None, out);
+            self.send_state(&Peer::Replica(replica), &Cursor::default(), out);
         }
         if let Some(replica) = effects.ahead {
             self.fetch(replica, out);
@@ -125,7 +126,12 @@ impl Replica {
                 self.forgetting = None;
                 self.forget_settled(before.horizon(), settle.unfinished.clone(), out);
             }
-            (Entry::Release { id }, Applies::Yes) => self.let_go(*id, out),
+            (Entry::Release { id }, Applies::Yes) => self.unlist(&[*id], out),
+            (Entry::Unlist { ids }, Applies::Yes) => self.unlist(ids, out),
+            (Entry::Enter { .. } | Entry::Gone { .. } | Entry::Restored { .. }, Applies::Yes) => {
+                let names = self.stores.apply(&entry);
+                self.tell_admissions(&names, out);
+            }
         }
         if before.closed() != self.generations.closed() {
             self.closed_age = 0;
@@ -137,25 +143,15 @@ impl Replica {
         self.look_whether_removed(&before, out);
     }
 
-    /// A replica that no unsettled generation names has nothing left to do.
-    pub(super) fn look_whether_removed(&self, before: &Generations, out: &mut Effects<Self>) {
-        let me = self.config.id;
-        if before.contains(me) && !self.generations.contains(me) {
-            out.notify.push(ReplicaNotice::Removed);
-        }
-    }
-
     /// Tells everyone who is connected which generations there are.
     pub(super) fn announce_generations(&mut self, out: &mut Effects<Self>) {
         self.announce_patience = self.config.announce_ticks;
-        let sessions = self.directory.iter().flat_map(|(participant, sessions)| {
-            sessions.iter().map(|session| {
-                Peer::Session(Branch {
-                    participant: participant.clone(),
-                    session: *session,
-                })
-            })
-        });
+        let sessions = self
+            .directory
+            .values()
+            .flatten()
+            .cloned()
+            .map(Peer::Session);
         let clients = self.clients.iter().cloned().chain(sessions);
         for client in clients {
             out.send(client, Message::Announce(self.generations.clone()));
@@ -179,6 +175,9 @@ impl Replica {
         }
         self.take_log(effects, out);
         self.look_for_news(out);
+        self.tick_stores(out);
+        self.tick_fetching();
+        self.tick_probing(out);
         self.lead(out);
     }
 
@@ -188,6 +187,9 @@ impl Replica {
             self.forgetting = None;
             return;
         }
+        // First, since it is bounded by its own patience: where generations turn at every tick, the
+        // other two would never leave it a free slot.
+        self.unlist_applied(out);
         self.forget(out);
         self.open_if_due(out);
     }

@@ -35,6 +35,8 @@ impl Replica {
             Message::Ask(question) => self.lookups([&question.id]),
             Message::Decided(decision) => self.lookups([&decision.id]),
             Message::Applied { id, .. }
+            | Message::Contradicted { id, .. }
+            | Message::Unproven { id, .. }
             | Message::ForceAbort { id }
             | Message::Release { id }
             | Message::Expired { id, .. }
@@ -78,8 +80,15 @@ impl Replica {
             // They name no instance.
             | Message::Rollback { .. }
             | Message::Resolve { .. }
+            | Message::List { .. }
             | Message::Fetch { .. }
             | Message::Reconfigure { .. }
+            | Message::Present { .. }
+            | Message::Enter { .. }
+            | Message::Gone { .. }
+            | Message::Restored { .. }
+            | Message::Probe { .. }
+            | Message::Probed { .. }
             // They are never sent to a replica.
             | Message::Prepare(_)
             | Message::LetGo { .. }
@@ -91,6 +100,10 @@ impl Replica {
             | Message::Announce(_)
             | Message::NotOpen { .. }
             | Message::Forgotten { .. }
+            | Message::Disputed { .. }
+            | Message::ListPage(_)
+            | Message::Admission { .. }
+            | Message::Named { .. }
             | Message::Declined(_) => Vec::new(),
         }
     }
@@ -165,7 +178,12 @@ impl Replica {
         };
         match entry {
             Entry::Settle(settle) => Some(&settle.unfinished),
-            Entry::Open(_) | Entry::Release { .. } => None,
+            Entry::Open(_)
+            | Entry::Release { .. }
+            | Entry::Unlist { .. }
+            | Entry::Enter { .. }
+            | Entry::Gone { .. }
+            | Entry::Restored { .. } => None,
         }
     }
 }

@@ -21,9 +21,10 @@ use crate::protocol::types::{
     CommitId, Entry, Generations, Listed, Openness, Outcome, Peer, Settle,
 };
 
+use super::admitting::Cost;
 use super::instance::{Phase, Waiter};
 use super::recovery::Attempt;
-use super::{Rejection, Replica};
+use super::{End, Rejection, Replica};
 
 /// A part of a generation that this leader is about to settle.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -230,11 +231,18 @@ impl Replica {
         out: &mut Effects<Self>,
     ) {
         for Listed { id, unapplied } in &listed {
-            match self.finished.get(id) {
-                // All its branches have applied it: nobody waits.
-                Some(Outcome::Commit) => {}
-                Some(Outcome::Abort) => panic!("{id} is aborted here, and settled as a commit"),
-                None => self.adopt(*id, unapplied, out),
+            let known = self.finished.get(id).cloned();
+            self.adopt(*id, unapplied, out);
+            match known {
+                None => {}
+                Some(End {
+                    outcome: Outcome::Commit,
+                    ..
+                }) => self.note_all_applied(*id),
+                Some(End {
+                    outcome: Outcome::Abort,
+                    against,
+                }) => self.note_dispute(*id, against, out),
             }
         }
         let Some(horizon) = self.generations.horizon() else {
@@ -247,7 +255,7 @@ impl Replica {
         for id in dropped.collect::<Vec<_>>() {
             self.recovery.end(&id);
             if let Some(instance) = self.instances.remove(&id) {
-                self.places.free(instance.place);
+                self.places.free(&instance.place, Cost::Nothing);
                 if instance.phase == Phase::Undecided {
                     self.undecided -= 1;
                 }
@@ -264,6 +272,7 @@ impl Replica {
         self.frozen
             .retain(|generation| generations.acceptors(*generation).is_some());
         self.stored.forget_settled(generations);
+        self.places.forget_settled(generations);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::protocol::message::{BATCH_MAX, Frozen, Message, Report, Waits};
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{BranchSet, CommitId, Generations, Openness, Outcome, Peer};
 
+use super::catching_up::Cursor;
 use super::instance::{Instance, Phase};
 use super::{Record, Rejection, Replica};
 
@@ -58,7 +59,7 @@ impl Replica {
         }
         if ids.iter().any(|id| self.generations.is_settled(id)) {
             // The leader has not learned that this part is settled.
-            self.send_state(&Peer::Replica(from), None, out);
+            self.send_state(&Peer::Replica(from), &Cursor::default(), out);
             return Ok(());
         }
         let of_it = ids.into_iter();
@@ -87,7 +88,7 @@ impl Replica {
                 return Ok(false);
             }
             Openness::Settled => {
-                self.send_state(&Peer::Replica(from), None, out);
+                self.send_state(&Peer::Replica(from), &Cursor::default(), out);
                 return Ok(false);
             }
             Openness::Closed => {}
@@ -107,10 +108,7 @@ impl Replica {
         let decided = match instance.map(|instance| instance.phase) {
             Some(Phase::Committed) => Some((Outcome::Commit, Waits::Some)),
             Some(Phase::Undecided) => None,
-            None => self
-                .finished
-                .get(&id)
-                .map(|outcome| (*outcome, Waits::None)),
+            None => self.finished.get(&id).map(|end| (end.outcome, Waits::None)),
         };
         let report = instance.map_or_else(|| Report::nothing(id), |it| it.report(id));
         Frozen { report, decided }

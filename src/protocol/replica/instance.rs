@@ -2,10 +2,10 @@
 
 use crate::protocol::learn::OutcomeLearner;
 use crate::protocol::message::Unapplied;
-use crate::protocol::types::{Branch, BranchSet, Peer, Roster};
+use crate::protocol::types::{Branch, BranchSet, CommitId, Peer, Roster};
 
 use super::acceptor::VoteAcceptor;
-use super::admitting::Place;
+use super::admitting::{Cost, Place};
 
 /// The most askers that one instance remembers; the others ask again.
 pub(super) const WAITERS_MAX: usize = 64;
@@ -19,6 +19,10 @@ pub(super) struct Instance {
     pub(super) phase: Phase,
     /// The branches that said that they applied the commit.
     pub(super) applied: BranchSet,
+    /// The branches whose store said that it has no proof of the commit.
+    pub(super) unproven: BranchSet,
+    /// Whether this replica held an abort of what is settled as a commit.
+    pub(super) dispute: Dispute,
     /// The branches that voted `ReadOnly`, where a Commit brought them and not the votes.
     pub(super) told_read_only: Option<BranchSet>,
     pub(super) waiters: Vec<Waiter>,
@@ -28,8 +32,10 @@ pub(super) struct Instance {
     timeout: Timeout,
     /// How often something was done about it in this phase.
     pub(super) attempts: u32,
-    /// Because of whom it was taken on.
+    /// Whose places it takes.
     pub(super) place: Place,
+    /// Whether its initiator, or branches of several participants, stand behind it.
+    pub(super) vouched: Vouched,
 }
 
 /// Where the patience with missing votes comes from.
@@ -39,6 +45,20 @@ enum Timeout {
     Guessed,
     /// From the initiator or from a vote.
     Told,
+}
+
+/// Whether anybody but the client that made this replica take a transaction on stands behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Vouched {
+    Yes,
+    No,
+}
+
+/// Whether a replica held an abort of a settled commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Dispute {
+    None,
+    Aborted,
 }
 
 /// How far an instance is. (An aborted one is finished at once and leaves.)
@@ -66,12 +86,15 @@ impl Instance {
             learner: OutcomeLearner::default(),
             phase: Phase::Undecided,
             applied: BranchSet::default(),
+            unproven: BranchSet::default(),
+            dispute: Dispute::None,
             told_read_only: None,
             waiters: Vec::new(),
             patience,
             timeout: Timeout::Guessed,
             attempts: 0,
             place: Place::default(),
+            vouched: Vouched::No,
         }
     }
 
@@ -95,6 +118,27 @@ impl Instance {
     /// The branches whose vote is not held; empty as long as the roster is unknown.
     pub(super) fn missing(&self) -> Vec<Branch> {
         self.select(|instance, roster| roster.all().minus(instance.acceptor.any()))
+    }
+
+    /// Where the branch stands in the roster; none if it does not, or if the roster is unknown.
+    pub(super) fn index_of(&self, branch: &Branch) -> Option<usize> {
+        self.roster.as_ref()?.index_of(branch)
+    }
+
+    /// The branch whose `Aborted` is held here.
+    pub(super) fn against(&self) -> Option<Branch> {
+        let roster = self.roster.as_ref()?;
+        roster.select(self.acceptor.aborted()).next().cloned()
+    }
+
+    /// What it costs the name that made this replica take it on when it ends: nothing, if it was
+    /// vouched for; else a record on disk until its generation is settled.
+    pub(super) fn cost(&self, id: CommitId) -> Cost {
+        match (self.phase, self.vouched) {
+            (Phase::Undecided, Vouched::No) => Cost::UntilSettled(id.txn),
+            // The branches of a commit pay for it, as long as it waits for them.
+            (Phase::Committed, _) | (_, Vouched::Yes) => Cost::Nothing,
+        }
     }
 
     /// Takes what a Commit brings with it.

@@ -14,8 +14,11 @@
 //! | `opening` | leading the log: new generations, changes of the membership |
 //! | `freezing` | the last ballot of a generation, as its replicas see it |
 //! | `forgetting` | the last ballot of a generation, as its leader sees it; what is dropped |
+//! | `stores` | which store may work under a participant's name |
+//! | `listing` | the settled commits that wait for a branch; how the list becomes shorter |
 //! | `catching_up` | the state of the log, from one replica to another |
 //! | `evicting`, `stored` | what is finished leaves the memory, and comes back when it is asked for |
+//! | `vocabulary` | commands, notices, and why a message was dropped |
 //! | `config`, `record`, `restoring` | settings; what is saved; back from there |
 //! | `status` | what a status page shows |
 //!
@@ -62,6 +65,8 @@ mod evicting;
 mod forgetting;
 mod freezing;
 mod instance;
+mod listing;
+mod membership;
 mod opening;
 mod record;
 mod recovery;
@@ -69,8 +74,10 @@ mod restoring;
 mod settling;
 mod status;
 mod stored;
+mod stores;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 mod voting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,14 +88,15 @@ use super::message::Message;
 use super::paxos::ReplicaId;
 use super::paxos::log::Log;
 use super::types::{
-    CommitId, Configuration, Entry, Generations, Outcome, ParticipantName, Peer, RosterDigest,
-    Session, TxnId,
+    Branch, CommitId, Configuration, Entering, Entry, Generations, Opening, Outcome,
+    ParticipantName, Peer, RosterDigest, Stores, TxnId,
 };
 
 use admitting::Places;
-use catching_up::Fetching;
+use catching_up::{Cursor, Fetching, Page};
 use forgetting::Forgetting;
 use instance::{Instance, Phase};
+use membership::Probing;
 use opening::Asked;
 use recovery::Recovery;
 use voting::on_rollback;
@@ -97,67 +105,7 @@ pub use config::ReplicaConfig;
 pub use evicting::Lookup;
 pub use record::{Record, Records};
 pub use stored::Stored;
-
-/// The timers of a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ReplicaTimer {
-    /// Every [`ReplicaConfig::tick`].
-    Tick,
-}
-
-/// What whoever drives a replica tells it of its store. Nothing is saved or sent because of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ReplicaCommand {
-    /// The store holds these finished transactions, of which the replica has recovered no record.
-    /// Before anything else: a message about one of them must not find it unknown.
-    Stored(Stored),
-    /// These are durable: drop them from memory. Those that are not finished stay.
-    Evict(Vec<CommitId>),
-    /// All records that the store holds of instances that are [unknown](Replica::unknown) in memory.
-    /// Those of any other are ignored.
-    Recall(Vec<Record>),
-}
-
-/// What a replica tells its user.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ReplicaNotice {
-    /// A message was dropped because its sender may not say that, or because it makes no sense.
-    Rejected {
-        /// Who sent it.
-        from: Peer,
-        /// Why.
-        reason: Rejection,
-    },
-    /// This replica was removed, and the last generation that it decided is settled: nobody needs
-    /// it any more.
-    Removed,
-}
-
-/// Why a message was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Rejection {
-    /// Its kind is never sent to a replica, or not by such a peer.
-    NotFromSuchAPeer,
-    /// The roster is not the one that the commit id names.
-    WrongRoster,
-    /// The sender does not stand in the roster.
-    NotInRoster,
-    /// The branch has voted, and said something else: at most one of the two can be meant.
-    VotesOtherwise,
-    /// The transaction belongs to another initiator.
-    NotItsInitiator,
-    /// The ballot belongs to another replica, or is ballot 0, which belongs to the votes.
-    NotItsBallot,
-    /// A replica proposed two values at one ballot.
-    BallotUsedTwice,
-    /// A batch or a list is longer than its limit.
-    TooLong,
-    /// Sender or receiver is none of the generation's replicas.
-    NotItsGeneration,
-    /// An entry of the control log does not follow from those before it.
-    DoesNotFollow,
-}
+pub use vocabulary::{Rejection, ReplicaCommand, ReplicaNotice, ReplicaTimer};
 
 /// A coordinator replica. See the [module](self).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -169,16 +117,22 @@ pub struct Replica {
     /// Because of whom how many were taken on.
     places: Places,
     /// What nobody waits for any more, as far as it has not been evicted.
-    finished: BTreeMap<CommitId, Outcome>,
+    finished: BTreeMap<CommitId, End>,
     /// Up to where the store may hold what is not in memory.
     stored: Stored,
     recovery: Recovery,
     /// The sessions that are connected, by participant.
-    directory: BTreeMap<ParticipantName, BTreeSet<Session>>,
+    directory: BTreeMap<ParticipantName, BTreeSet<Branch>>,
+    /// Those among them that have presented themselves, with what they have open.
+    presented: BTreeMap<Branch, Option<Opening>>,
+    /// What is to be entered in the log, by name, and because of which session.
+    entering: BTreeMap<ParticipantName, (Branch, Entering)>,
     /// The initiators and operators that are connected.
     clients: BTreeSet<Peer>,
     /// What the entries of the control log come to.
     generations: Generations,
+    /// What they come to for participants' stores.
+    stores: Stores,
     /// Its part in that log; none before it has joined.
     log: Option<Log<Entry>>,
     /// The generations, not settled yet, that it must not touch any more.
@@ -189,16 +143,21 @@ pub struct Replica {
     forgetting: Option<Forgetting>,
     /// What an operator is to be told, by the leader of the log.
     operator: Option<Asked>,
-    /// How many transactions of the latest generation were taken on since it was opened, or since
-    /// the start of the process if that was later; those that were under way then count.
+    /// The change of the membership whose replicas it is waiting to hear, as the leader.
+    probing: Option<Probing>,
+    /// How many transactions of the latest generation were vouched for since it was opened, or since
+    /// the start of the process if that was later.
     begun: u64,
     /// Ticks since the latest generation was opened, as far as they matter.
     generation_age: u32,
     /// Ticks since the oldest generation could be settled, as far as they matter.
     closed_age: u32,
-    /// Ticks until the generations are announced again, and until news are asked for.
+    /// Ticks until the generations are announced again, until news are asked for, until the list may
+    /// be shortened again, and until the leader is told again of stores to enter.
     announce_patience: u32,
     news_patience: u32,
+    unlist_patience: u32,
+    enter_patience: u32,
 }
 
 impl Host for Replica {
@@ -231,17 +190,23 @@ impl Host for Replica {
             finished: BTreeMap::new(),
             stored: Stored::default(),
             directory: BTreeMap::new(),
+            presented: BTreeMap::new(),
+            entering: BTreeMap::new(),
             clients: BTreeSet::new(),
             generations: generations.unwrap_or_default(),
+            stores: Stores::default(),
             log: None,
             frozen: BTreeSet::new(),
             fetching: None,
             forgetting: None,
             operator: None,
+            probing: None,
             begun: 0,
             generation_age: 0,
             closed_age: 0,
             news_patience: 1,
+            unlist_patience: 1,
+            enter_patience: 0,
         };
         replica.restore(saved);
         replica
@@ -282,6 +247,18 @@ impl Replica {
             (Peer::Session(branch), Message::Applied { id, branch: of }) => {
                 self.on_applied(branch, id, &of, out)
             }
+            (Peer::Session(session), Message::Contradicted { id, branch }) => {
+                self.on_contradicted(session, id, &branch, out)
+            }
+            (Peer::Session(session), Message::Unproven { id, branch }) => {
+                self.on_unproven(session, id, &branch, out)
+            }
+            (Peer::Session(session), Message::List { through, after }) => {
+                self.on_list(session, through, after, out)
+            }
+            (Peer::Session(session), Message::Present { opening, after }) => {
+                self.on_present(session, opening, after, out)
+            }
             (Peer::Initiator(_), Message::BeginCommit(begin)) => self.on_begin(from, begin, out),
             (
                 Peer::Initiator(owner),
@@ -294,7 +271,9 @@ impl Replica {
             (_, Message::Ask(question)) => self.on_ask(from, question, out),
             (_, Message::Inquire { txn }) => self.on_inquire(from, txn, out),
             (_, Message::Resolve { participant }) => self.on_resolve(from, participant, out),
-            (Peer::Operator(_), Message::ForceAbort { id }) => self.on_force_abort(from, id, out),
+            (Peer::Operator(_) | Peer::Initiator(_), Message::ForceAbort { id }) => {
+                self.on_force_abort(from, id, out)
+            }
             (
                 Peer::Operator(_),
                 Message::Reconfigure {
@@ -303,8 +282,23 @@ impl Replica {
                 },
             ) => self.on_reconfigure(from, latest, configuration, out),
             (Peer::Operator(_), Message::Release { id }) => self.on_release(from, id, out),
-            (Peer::Operator(_) | Peer::Replica(_), Message::Fetch { slot, after }) => {
-                self.on_fetch(from, slot, after, out)
+            (Peer::Operator(_), Message::Gone { participant, store }) => {
+                self.on_told_of_store(from, Entry::Gone { participant, store }, out)
+            }
+            (Peer::Operator(_), Message::Restored { participant, store }) => {
+                self.on_told_of_store(from, Entry::Restored { participant, store }, out)
+            }
+            (
+                Peer::Operator(_) | Peer::Replica(_),
+                Message::Fetch {
+                    slot,
+                    after,
+                    after_name,
+                },
+            ) => self.on_fetch(from, slot, &Cursor { after, after_name }, out),
+            (Peer::Replica(replica), Message::Probe { slot }) => self.on_probe(*replica, slot, out),
+            (Peer::Replica(replica), Message::Probed { slot }) => {
+                self.on_probed(*replica, slot, out)
             }
             (Peer::Replica(replica), Message::Log(message)) => self.on_log(*replica, message, out),
             (
@@ -313,9 +307,19 @@ impl Replica {
                     generations,
                     after,
                     listed,
+                    stores,
                     more,
                 },
-            ) => self.on_state(*replica, generations, after, listed, more, out),
+            ) => {
+                let page = Page {
+                    generations,
+                    after,
+                    listed,
+                    stores: *stores,
+                    more,
+                };
+                self.on_state(*replica, page, out)
+            }
             (Peer::Replica(replica), message) => self.on_peer_message(*replica, message, out),
             (_, _) => Err(Rejection::NotFromSuchAPeer),
         }
@@ -349,6 +353,7 @@ impl Replica {
                 ids,
                 more,
             } => self.on_frozen(from, generation, after, ids, more, out),
+            Message::Enter { stores } => self.on_enter(stores, out),
             Message::Collect { generation, ids } => self.on_collect(from, generation, ids, out),
             Message::Collected {
                 generation,
@@ -377,6 +382,18 @@ impl Replica {
             | Message::State { .. }
             | Message::Reconfigure { .. }
             | Message::Release { .. }
+            | Message::Disputed { .. }
+            | Message::Contradicted { .. }
+            | Message::Unproven { .. }
+            | Message::List { .. }
+            | Message::ListPage(_)
+            | Message::Present { .. }
+            | Message::Admission { .. }
+            | Message::Gone { .. }
+            | Message::Restored { .. }
+            | Message::Named { .. }
+            | Message::Probe { .. }
+            | Message::Probed { .. }
             | Message::Declined(_) => Err(Rejection::NotFromSuchAPeer),
         }
     }
@@ -421,7 +438,7 @@ impl Replica {
     /// The instance `id`, made if it is new here.
     fn instance(&mut self, id: CommitId, patience: u32) -> &mut Instance {
         self.instances.entry(id).or_insert_with(|| {
-            count_new(&id, &self.generations, &mut self.undecided, &mut self.begun);
+            self.undecided += 1;
             Instance::new(None, patience)
         })
     }
@@ -439,10 +456,10 @@ impl Replica {
     }
 }
 
-/// One more instance is in memory, and undecided.
-fn count_new(id: &CommitId, generations: &Generations, undecided: &mut usize, begun: &mut u64) {
-    *undecided += 1;
-    if id.txn.generation == generations.latest() {
-        *begun += 1;
-    }
+/// How a transaction ended that needs nothing more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct End {
+    outcome: Outcome,
+    /// The branch whose `Aborted` is held here, if that decided it.
+    against: Option<Branch>,
 }

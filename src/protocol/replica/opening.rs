@@ -1,13 +1,10 @@
-//! Opening generations: when it is time, and when an operator changes the membership; and letting
-//! go of commits that wait for nobody who will ever come.
+//! Opening generations when it is time; and what operators ask of the log: that it releases commits
+//! which wait for a participant that will never come back, or takes note of what became of a store.
 
 use crate::protocol::effects::Effects;
 use crate::protocol::message::{Declined, Message};
-use crate::protocol::types::{
-    Branch, CommitId, Configuration, Entry, Generations, Open, Peer, UNSETTLED_MAX,
-};
+use crate::protocol::types::{Branch, CommitId, Entry, Generations, Peer};
 
-use super::instance::Phase;
 use super::{Rejection, Replica};
 
 /// With so many unsettled generations none is opened because of time or number: the latest, the one
@@ -30,38 +27,22 @@ impl Replica {
     }
 
     /// The leader opens the next generation on the same configuration when the latest has lasted
-    /// long enough or holds enough transactions.
+    /// long enough, or holds enough transactions and has lasted its minimum.
+    ///
+    /// (Counter-example to counting everything, and at once: the owner of one participant's
+    /// certificate votes in invented transactions of its own, and every transaction that another
+    /// client needs more than a moment for is refused, since its generation is closed.)
     pub(super) fn open_if_due(&mut self, out: &mut Effects<Self>) {
         let config = &self.config;
-        let due = self.generation_age >= config.generation_ticks
-            || self.begun >= config.generation_transactions_max;
+        let is_full = self.begun >= config.generation_transactions_max
+            && self.generation_age >= config.generation_ticks_min;
+        let due = is_full || self.generation_age >= config.generation_ticks;
         if !due || self.generations.unsettled().count() > UNSETTLED_USUAL {
             return;
         }
         if let Some(configuration) = self.generations.in_force().cloned() {
             self.propose(self.next_open(configuration), out);
         }
-    }
-
-    fn next_open(&self, configuration: Configuration) -> Entry {
-        Entry::Open(Open {
-            generation: self.generations.latest().saturating_add(1),
-            configuration,
-        })
-    }
-
-    /// An operator changes the membership: the next generation runs on the new configuration.
-    pub(super) fn on_reconfigure(
-        &mut self,
-        from: &Peer,
-        latest: u32,
-        configuration: Configuration,
-        out: &mut Effects<Self>,
-    ) -> Result<(), Rejection> {
-        let result = self.check_reconfigure(latest, &configuration);
-        let entry = self.next_open(configuration);
-        self.propose_for(from, entry, result, out);
-        Ok(())
     }
 
     /// An operator lets a settled commit go.
@@ -76,52 +57,54 @@ impl Replica {
         Ok(())
     }
 
-    /// A branch that comes back after its commit was let go would take it for an abort.
+    /// An operator gives a participant's store up, so that its name stands for the next one that
+    /// presents itself; or has restored it from a copy.
+    pub(super) fn on_told_of_store(
+        &mut self,
+        from: &Peer,
+        entry: Entry,
+        out: &mut Effects<Self>,
+    ) -> Result<(), Rejection> {
+        if let Entry::Gone { participant, store } | Entry::Restored { participant, store } = &entry
+        {
+            let result = self.check_store(participant, *store);
+            self.propose_for(from, entry, result, out);
+        }
+        Ok(())
+    }
+
+    /// A branch that comes back after its commit was released would take it for an abort. So as long
+    /// as its store is there and has not said that it has no proof, the commit is not released.
     fn check_release(&self, id: CommitId) -> Result<(), Declined> {
-        let instance = self.instances.get(&id);
-        let listed = instance.filter(|_| self.generations.is_settled(&id));
-        let waiting = listed.ok_or(Declined::NotListed(id))?.unapplied();
-        let is_here = |branch: &Branch| self.directory.contains_key(&branch.participant);
-        match waiting.into_iter().find(is_here) {
+        let listed = self.instances.get(&id);
+        let listed = listed.filter(|_| self.generations.is_settled(&id));
+        let listed = listed.ok_or(Declined::NotListed(id))?;
+        match listed
+            .to_prove()
+            .into_iter()
+            .find(|branch| self.is_here(branch))
+        {
             Some(branch) => Err(Declined::Connected(branch.participant)),
             None => Ok(()),
         }
     }
 
-    fn check_reconfigure(&self, latest: u32, next: &Configuration) -> Result<(), Declined> {
-        let generations = &self.generations;
-        if generations.latest() != latest {
-            let latest = generations.latest();
-            return Err(Declined::Changed { latest });
-        }
-        let unsettled = generations.unsettled().count();
-        if unsettled >= UNSETTLED_MAX {
-            return Err(Declined::TooManyUnsettled(unsettled));
-        }
-        let before = generations.in_force().map(Configuration::acceptors);
-        let is_used = |id: &_| {
-            let stays = before.is_some_and(|before| before.contains(*id));
-            !stays && !generations.is_new(*id)
-        };
-        match next.acceptors().iter().find(is_used) {
-            Some(id) => Err(Declined::UsedId(id)),
-            None => Ok(()),
-        }
+    /// Whether a session of the store that holds this branch is connected.
+    fn is_here(&self, branch: &Branch) -> bool {
+        let sessions = self.directory.get(&branch.participant);
+        sessions.is_some_and(|sessions| sessions.iter().any(|it| it.store == branch.store))
     }
 
-    fn propose_for(
+    pub(super) fn propose_for(
         &mut self,
         from: &Peer,
         entry: Entry,
         allowed: Result<(), Declined>,
         out: &mut Effects<Self>,
     ) {
-        let (leading, free, leader) = match &self.log {
-            Some(log) => (log.is_leading(), log.is_free(), log.leader()),
-            None => (false, false, None),
-        };
-        let declined = if !leading {
-            Some(Declined::NotLeader { leader })
+        let free = self.log.as_ref().is_some_and(|log| log.is_free());
+        let declined = if !self.is_leading() {
+            Some(self.not_leader())
         } else if let Err(declined) = allowed {
             Some(declined)
         } else if !free || self.operator.is_some() {
@@ -142,7 +125,7 @@ impl Replica {
     }
 
     /// The slot of an operator's entry is decided: for it, or for another one. (Before that nothing
-    /// is certain, whoever leads: the next leader may find the entry and get it chosen.)
+    /// is certain: the next leader may find the entry and get it chosen.)
     pub(super) fn answer_operator(&mut self, slot: u64, entry: &Entry, out: &mut Effects<Self>) {
         let Some(asked) = self.operator.take_if(|asked| asked.slot <= slot) else {
             return;
@@ -153,25 +136,20 @@ impl Replica {
                 Message::Declined(Declined::Changed { latest })
             }
             Entry::Open(_) | Entry::Settle(_) => Message::Announce(self.generations.clone()),
+            Entry::Gone { participant, .. } | Entry::Restored { participant, .. } => {
+                Message::Named {
+                    participant: participant.clone(),
+                    entered: self.stores.get(participant),
+                }
+            }
             Entry::Release { id } => Message::Expired {
                 id: *id,
                 branch: None,
             },
+            // No operator asks for it.
+            Entry::Unlist { .. } | Entry::Enter { .. } => return,
         };
         out.send(asked.peer, answer);
-    }
-
-    /// An operator let this commit go; nobody is told an outcome by that.
-    pub(super) fn let_go(&mut self, id: CommitId, out: &mut Effects<Self>) {
-        if self.generations.is_settled(&id)
-            && let Some(instance) = self.instances.remove(&id)
-        {
-            self.places.free(instance.place);
-            debug_assert_eq!(instance.phase, Phase::Committed, "only commits are listed");
-            for waiter in instance.waiters {
-                super::forgetting::expire(&waiter, id, out);
-            }
-        }
     }
 
     /// The generations, as this replica knows them.
@@ -182,18 +160,5 @@ impl Replica {
     /// Whether this replica leads the control log.
     pub fn is_leading(&self) -> bool {
         self.log.as_ref().is_some_and(|log| log.is_leading())
-    }
-
-    /// Whether nobody needs this replica any more: no unsettled generation names it. To stop it
-    /// earlier takes a replica from those that must decide what is under way.
-    pub fn is_removed(&self) -> bool {
-        self.generations.slot() > 0 && !self.generations.contains(self.config.id)
-    }
-
-    /// The settled commits that wait for a branch, oldest first. Those whose participant is gone
-    /// for good stay until an operator releases them.
-    pub fn listed(&self) -> impl Iterator<Item = &CommitId> + '_ {
-        let settled = |id: &&CommitId| self.generations.is_settled(id);
-        self.instances.keys().take_while(settled)
     }
 }

@@ -9,7 +9,7 @@ use crate::protocol::message::Unapplied;
 use crate::protocol::paxos::Ballot;
 use crate::protocol::paxos::log::LogRecord;
 use crate::protocol::types::{
-    Applies, CommitId, Configuration, Entry, Generations, Listed, Outcome, Roster, Vote,
+    Applies, CommitId, Configuration, Entry, Generations, Listed, Outcome, Roster, Stores, Vote,
 };
 
 use super::{Lookup, Replica, Stored};
@@ -60,6 +60,11 @@ pub enum Record {
         /// The outcome.
         outcome: Outcome,
     },
+    /// A listed commit was aborted here. As long as it is listed.
+    Disputed {
+        /// The commit.
+        id: CommitId,
+    },
     /// A round was used for a ballot.
     Round {
         /// The round.
@@ -87,6 +92,8 @@ pub enum Record {
         generations: Generations,
         /// The settled commits that wait for a branch.
         listed: Vec<Listed>,
+        /// The stores that names stand for.
+        stores: Stores,
     },
 }
 
@@ -101,6 +108,7 @@ impl Record {
             | Record::Finished { id, .. } => Some(id),
             Record::Round { .. }
             | Record::Log(_)
+            | Record::Disputed { .. }
             | Record::Frozen { .. }
             | Record::Chosen { .. }
             | Record::State { .. } => None,
@@ -116,6 +124,7 @@ impl Record {
             Record::Promise { .. }
             | Record::Accept { .. }
             | Record::Committed { .. }
+            | Record::Disputed { .. }
             | Record::Round { .. }
             | Record::Log(_)
             | Record::Frozen { .. }
@@ -139,7 +148,9 @@ pub struct Records {
     log_accept: Option<(u64, Ballot, Entry)>,
     frozen: BTreeSet<u32>,
     generations: Generations,
+    stores: Stores,
     listed: BTreeMap<CommitId, Unapplied>,
+    disputed: BTreeSet<CommitId>,
     transactions: BTreeMap<CommitId, Vec<Record>>,
 }
 
@@ -153,7 +164,9 @@ impl Records {
             log_accept: None,
             frozen: BTreeSet::new(),
             generations: genesis.map(Generations::genesis).unwrap_or_default(),
+            stores: Stores::default(),
             listed: BTreeMap::new(),
+            disputed: BTreeSet::new(),
             transactions: BTreeMap::new(),
         }
     }
@@ -171,9 +184,8 @@ impl Records {
                 records.retain(|record| discriminant(record) != kind);
                 records.push(record);
             }
-            Record::Finished { id, .. } if self.generations.is_settled(&id) => {
-                self.listed.remove(&id);
-            }
+            // The list changes by the log alone.
+            Record::Finished { id, .. } if self.generations.is_settled(&id) => {}
             // Nothing else about it will ever be asked for.
             Record::Finished { id, .. } => *self.of(id) = vec![record],
             Record::Round { round } => self.round = round,
@@ -188,6 +200,11 @@ impl Records {
                 self.log_accept = Some((slot, ballot, entry));
             }
             Record::Frozen { generation } => drop(self.frozen.insert(generation)),
+            Record::Disputed { id } => {
+                if self.listed.contains_key(&id) {
+                    self.disputed.insert(id);
+                }
+            }
             Record::Chosen { slot, entry } => {
                 if slot == self.generations.slot() {
                     self.chosen(entry);
@@ -196,14 +213,12 @@ impl Records {
             Record::State {
                 generations,
                 listed,
+                stores,
             } => {
-                let before = std::mem::replace(&mut self.generations, generations);
-                let mut held = std::mem::take(&mut self.listed);
-                // What was forgotten here stays forgotten.
-                let is_news = |listed: &Listed| {
-                    held.remove(&listed.id).is_some() || !before.is_settled(&listed.id)
-                };
-                self.adopt(listed.into_iter().filter(is_news).collect());
+                self.generations = generations;
+                self.stores = stores;
+                self.listed.clear();
+                self.adopt(listed);
             }
         }
     }
@@ -255,6 +270,7 @@ impl Records {
         let state = (self.generations.slot() > 0).then(|| Record::State {
             generations: self.generations.clone(),
             listed: listed.collect(),
+            stores: self.stores.clone(),
         });
         let round = (self.round > 0).then_some(Record::Round { round: self.round });
         let log_round = (self.log_round > 0).then_some(LogRecord::Round {
@@ -273,7 +289,8 @@ impl Records {
         let frozen = self.frozen.iter().map(|generation| Record::Frozen {
             generation: *generation,
         });
-        let state = state.into_iter().chain(round);
+        let disputed = self.disputed.iter().map(|id| Record::Disputed { id: *id });
+        let state = state.into_iter().chain(disputed).chain(round);
         state.chain(log.map(Record::Log)).chain(frozen)
     }
 
@@ -304,22 +321,32 @@ impl Records {
 
     fn chosen(&mut self, entry: Entry) {
         let applies = self.generations.apply(&entry);
+        self.stores.apply(&entry);
         match (entry, applies) {
-            (Entry::Open(_), _) | (_, Applies::No) => {}
+            (
+                Entry::Open(_) | Entry::Enter { .. } | Entry::Gone { .. } | Entry::Restored { .. },
+                _,
+            )
+            | (_, Applies::No) => {}
             (Entry::Settle(settle), Applies::Yes) => self.adopt(settle.unfinished),
-            (Entry::Release { id }, Applies::Yes) => drop(self.listed.remove(&id)),
+            (Entry::Release { id }, Applies::Yes) => self.unlist(&[id]),
+            (Entry::Unlist { ids }, Applies::Yes) => self.unlist(&ids),
+        }
+    }
+
+    fn unlist(&mut self, ids: &[CommitId]) {
+        for id in ids {
+            self.listed.remove(id);
+            self.disputed.remove(id);
         }
     }
 
     /// Drops everything up to the horizon, and adopts what is listed.
     fn adopt(&mut self, listed: Vec<Listed>) {
-        for Listed { id, unapplied } in listed {
-            let records = self.transactions.get(&id).map(Vec::as_slice);
-            let is_finished = matches!(records, Some([Record::Finished { .. }]));
-            if !is_finished {
-                self.listed.insert(id, unapplied);
-            }
-        }
+        let listed = listed.into_iter();
+        self.listed.extend(listed.map(|of| (of.id, of.unapplied)));
+        let listed = &self.listed;
+        self.disputed.retain(|id| listed.contains_key(id));
         let generations = &self.generations;
         self.frozen
             .retain(|generation| generations.acceptors(*generation).is_some());

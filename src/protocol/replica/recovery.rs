@@ -171,12 +171,14 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::types::StoreId;
     use crate::protocol::types::{Branch, InitiatorId, Session, TxnId};
 
     fn roster() -> Roster {
         let branch = |session| Branch {
             participant: "p".parse().unwrap(),
             session: Session(session),
+            store: StoreId::from_u128(1),
         };
         Roster::new((0..2).map(branch)).unwrap()
     }
@@ -184,8 +186,9 @@ mod tests {
     fn id() -> CommitId {
         let txn = TxnId {
             generation: 1,
-            initiator: InitiatorId(1),
+            initiator: InitiatorId::from_u128(1),
             sequence: 1,
+            nonce: 9,
         };
         CommitId::new(txn, &roster())
     }

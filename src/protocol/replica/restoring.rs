@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use crate::protocol::message::Unapplied;
 use crate::protocol::paxos::Ballot;
 use crate::protocol::paxos::log::{Log, LogRecord};
-use crate::protocol::types::{Applies, CommitId, Entry, Listed, Outcome, Roster, Vote};
+use crate::protocol::types::{Applies, CommitId, Entry, Outcome, Roster, Vote};
 
-use super::instance::{Instance, Phase};
-use super::{Record, Replica};
+use super::instance::{Dispute, Instance, Phase};
+use super::{End, Record, Replica};
 
 impl Replica {
     /// Rebuilds the state from records in any order.
     pub(super) fn restore(&mut self, saved: impl IntoIterator<Item = Record>) {
         let (mut control, mut log, mut transactions) = (Vec::new(), Vec::new(), Vec::new());
+        let mut disputed = Vec::new();
         for record in saved {
             match record {
                 Record::Chosen { slot, .. } => control.push((slot.saturating_add(1), record)),
@@ -22,6 +23,7 @@ impl Replica {
                 } => control.push((generations.slot(), record)),
                 Record::Log(record) => log.push(record),
                 Record::Frozen { generation } => drop(self.frozen.insert(generation)),
+                Record::Disputed { id } => disputed.push(id),
                 Record::Round { round } => self.recovery.restore_round(round),
                 Record::Vote { .. }
                 | Record::Promise { .. }
@@ -33,10 +35,13 @@ impl Replica {
         let listed = self.restore_control(control);
         self.restore_log(log);
         self.restore_transactions(transactions, listed);
-        let latest = self.generations.latest();
-        let begun = self.instances.keys().rev();
-        let begun = begun.take_while(|id| id.txn.generation == latest);
-        self.begun = begun.count() as u64;
+        for id in disputed {
+            if let Some(instance) = self.instances.get_mut(&id)
+                && instance.phase == Phase::Committed
+            {
+                instance.dispute = Dispute::Aborted;
+            }
+        }
     }
 
     /// Goes through what was chosen, in order. Answers with the settled commits that waited.
@@ -51,12 +56,11 @@ impl Replica {
                 Record::State {
                     generations,
                     listed: list,
+                    stores,
                 } if self.generations.is_older_than(&generations) => {
-                    let before = std::mem::replace(&mut self.generations, generations);
-                    let is_news =
-                        |of: &Listed| listed.contains_key(&of.id) || !before.is_settled(&of.id);
-                    let news: Vec<Listed> = list.into_iter().filter(is_news).collect();
-                    listed = news.into_iter().map(|of| (of.id, of.unapplied)).collect();
+                    self.generations = generations;
+                    self.stores = stores;
+                    listed = list.into_iter().map(|of| (of.id, of.unapplied)).collect();
                 }
                 Record::Chosen { slot, entry } if slot >= self.generations.slot() => {
                     let expected = self.generations.slot();
@@ -67,13 +71,24 @@ impl Replica {
                          it"
                     );
                     let applies = self.generations.apply(&entry);
+                    self.stores.apply(&entry);
                     match (entry, applies) {
-                        (Entry::Open(_), _) | (_, Applies::No) => {}
+                        (
+                            Entry::Open(_)
+                            | Entry::Enter { .. }
+                            | Entry::Gone { .. }
+                            | Entry::Restored { .. },
+                            _,
+                        )
+                        | (_, Applies::No) => {}
                         (Entry::Settle(settle), Applies::Yes) => {
                             let unfinished = settle.unfinished.into_iter();
                             listed.extend(unfinished.map(|of| (of.id, of.unapplied)));
                         }
                         (Entry::Release { id }, Applies::Yes) => drop(listed.remove(&id)),
+                        (Entry::Unlist { ids }, Applies::Yes) => {
+                            listed.retain(|id, _| !ids.contains(id));
+                        }
                     }
                 }
                 _ => {}
@@ -101,7 +116,7 @@ impl Replica {
     pub(super) fn restore_transactions(
         &mut self,
         saved: Vec<Record>,
-        mut listed: BTreeMap<CommitId, Unapplied>,
+        listed: BTreeMap<CommitId, Unapplied>,
     ) {
         // Votes name their branch by its position, so rosters come first.
         let (mut votes, mut finished) = (Vec::new(), Vec::new());
@@ -110,7 +125,6 @@ impl Replica {
         for record in saved {
             match record {
                 Record::Finished { id, outcome } => {
-                    listed.remove(&id);
                     if !self.generations.is_settled(&id) {
                         finished.push((id, outcome));
                     }
@@ -150,6 +164,7 @@ impl Replica {
                     instance.phase = Phase::Committed;
                 }
                 Record::Round { .. }
+                | Record::Disputed { .. }
                 | Record::Log(_)
                 | Record::Frozen { .. }
                 | Record::Chosen { .. }
@@ -171,7 +186,12 @@ impl Replica {
             instance.take(&unapplied);
             instance.phase = Phase::Committed;
         }
-        self.finished.extend(finished);
+        let finished = finished.into_iter();
+        let end = |(id, outcome)| {
+            let against = None;
+            (id, End { outcome, against })
+        };
+        self.finished.extend(finished.map(end));
         self.settle_restored();
     }
 
@@ -207,26 +227,34 @@ impl Replica {
         self.instances.retain(|id, instance| {
             // One Aborted at ballot 0 is final; so is one acceptance where one is a majority.
             if instance.acceptor.holds_aborted() {
-                finished.insert(*id, Outcome::Abort);
+                finished.insert(*id, aborted(instance));
             }
             let accepted = instance.acceptor.accepted().map(|(_, outcome)| outcome);
             let acceptors = generations.acceptors(id.txn.generation);
             if acceptors.is_some_and(|acceptors| acceptors.majority() == 1) {
                 match accepted {
                     Some(Outcome::Commit) => instance.phase = Phase::Committed,
-                    Some(Outcome::Abort) => drop(finished.insert(*id, Outcome::Abort)),
+                    Some(Outcome::Abort) => drop(finished.insert(*id, aborted(instance))),
                     None => {}
                 }
             }
             if instance.phase == Phase::Committed {
                 instance.patience = config.push_ticks;
-                if instance.is_applied() {
-                    finished.insert(*id, Outcome::Commit);
+                if instance.is_applied() && !generations.is_settled(id) {
+                    let (outcome, against) = (Outcome::Commit, None);
+                    finished.insert(*id, End { outcome, against });
                 }
             }
             !finished.contains_key(id)
         });
         let undecided = |instance: &&Instance| instance.phase == Phase::Undecided;
         self.undecided = self.instances.values().filter(undecided).count();
+    }
+}
+
+fn aborted(instance: &Instance) -> End {
+    End {
+        outcome: Outcome::Abort,
+        against: instance.against(),
     }
 }

@@ -5,8 +5,9 @@ use crate::protocol::message::{Decision, Message, Unapplied};
 use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{Branch, BranchSet, CommitId, Outcome, Peer};
 
-use super::instance::{Instance, Phase, Waiter};
-use super::{Record, Rejection, Replica};
+use super::asking::may_finish;
+use super::instance::{Dispute, Instance, Phase, Waiter};
+use super::{End, Record, Rejection, Replica};
 
 /// How this replica came to know an outcome; it settles what must be saved and who must be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub(super) enum Source {
     Ballot,
     /// From another replica, which has told everyone.
     Told,
-    /// From a branch that has applied it: it had learned it before.
+    /// From all branches, which have applied it.
     Applied,
 }
 
@@ -83,8 +84,11 @@ impl Replica {
             unapplied: None,
         };
         match self.outcome(&id) {
-            // All branches have applied it, as the other one knows.
-            Some(Outcome::Commit) if decision == all_applied => {
+            // All branches have applied it, as the other one knows. (A listed commit leaves the list
+            // by the log alone.)
+            Some(Outcome::Commit)
+                if decision == all_applied && !self.generations.is_settled(&id) =>
+            {
                 self.finish(id, Outcome::Commit, Source::Told, out);
             }
             Some(_) => {}
@@ -106,20 +110,23 @@ impl Replica {
         branch: &Branch,
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
-        if from.participant != branch.participant {
+        if !may_finish(from, branch) {
             return Err(Rejection::NotInRoster);
         }
         let Some(instance) = self.instances.get_mut(&id) else {
             return Ok(());
         };
         // Without the roster nothing can be noted; the branch says it again when it is asked to.
-        let Some(roster) = instance.roster.clone() else {
+        if instance.roster.is_none() {
             return Ok(());
-        };
-        let index = roster.index_of(branch).ok_or(Rejection::NotInRoster)?;
+        }
+        let index = instance.index_of(branch).ok_or(Rejection::NotInRoster)?;
         instance.applied = instance.applied.union(BranchSet::of(index));
         match (instance.phase, instance.to_apply()) {
-            (Phase::Undecided, Some(unapplied)) => {
+            // All branches say so, and one at least does not lie. (Counter-example to the word of
+            // one: it votes at this replica only and says that it has applied the commit. This
+            // replica tells another branch to commit and crashes; the others abort by a ballot.)
+            (Phase::Undecided, Some(unapplied)) if instance.is_applied() => {
                 let decision = Decision {
                     id,
                     outcome: Outcome::Commit,
@@ -127,16 +134,22 @@ impl Replica {
                 };
                 self.decide(decision, Source::Applied, out);
             }
-            // It is a commit; but as long as votes are missing here it is not known whom else to
-            // tell. The others know.
-            (Phase::Undecided, None) => {}
-            (Phase::Committed, _) => {
-                if instance.is_applied() {
-                    self.finish(id, Outcome::Commit, Source::Applied, out);
-                }
-            }
+            // The other replicas are asked when it is time.
+            (Phase::Undecided, _) => {}
+            (Phase::Committed, _) => self.finish_if_applied(id, Source::Applied, out),
         }
         Ok(())
+    }
+
+    /// A commit that all branches have applied is finished. A listed one stays until the log says so
+    /// ([`Unlist`](crate::protocol::types::Entry::Unlist)).
+    fn finish_if_applied(&mut self, id: CommitId, source: Source, out: &mut Effects<Self>) {
+        let is_applied = self.instances.get(&id).is_some_and(Instance::is_applied);
+        if self.generations.is_settled(&id) {
+            self.charge(id);
+        } else if is_applied {
+            self.finish(id, Outcome::Commit, source, out);
+        }
     }
 
     /// The outcome is chosen.
@@ -160,11 +173,11 @@ impl Replica {
             self.finish(id, outcome, source, out);
             return;
         }
+        self.release_place(id);
+        let instance = self.instance(id, patience);
         instance.phase = Phase::Committed;
         instance.patience = patience;
         instance.attempts = 0;
-        let place = std::mem::take(&mut instance.place);
-        self.places.free(place);
         if let (Source::Ballot | Source::Told, Some(unapplied)) = (source, unapplied) {
             out.save.push(Record::Committed { id, unapplied });
         }
@@ -176,8 +189,10 @@ impl Replica {
     /// and is told), or a commit that all branches have applied.
     fn finish(&mut self, id: CommitId, outcome: Outcome, source: Source, out: &mut Effects<Self>) {
         self.recovery.end(&id);
+        let mut against = None;
         if let Some(instance) = self.instances.remove(&id) {
-            self.places.free(instance.place);
+            self.places.free(&instance.place, instance.cost(id));
+            against = instance.against();
             if instance.phase == Phase::Undecided {
                 self.undecided -= 1;
             }
@@ -187,7 +202,7 @@ impl Replica {
             }
         }
         if !self.generations.is_settled(&id) {
-            self.finished.insert(id, outcome);
+            self.finished.insert(id, End { outcome, against });
         }
     }
 
@@ -195,8 +210,6 @@ impl Replica {
     pub(super) fn adopt(&mut self, id: CommitId, unapplied: &Unapplied, out: &mut Effects<Self>) {
         let patience = self.config.push_ticks;
         let instance = self.instance(id, patience);
-        // Nobody did that: it is held for whoever waits for it.
-        let place = std::mem::take(&mut instance.place);
         instance.take(unapplied);
         instance.tell_waiters(id, Outcome::Commit, out);
         if instance.phase == Phase::Undecided {
@@ -206,25 +219,19 @@ impl Replica {
             self.undecided -= 1;
             self.recovery.end(&id);
         }
-        self.places.free(place);
-        // Its branches may have said so before it was known here that it is a commit.
-        if self.instances.get(&id).is_some_and(Instance::is_applied) {
-            self.finish(id, Outcome::Commit, Source::Told, out);
-        }
+        self.charge(id);
     }
 
-    /// Another replica has settled `id`, and lists it not. Then either this one has still to learn
-    /// that, or it was the last that waited: the other knows that all branches have applied it.
+    /// Another replica has settled `id`, and does not list it. If this one does not know that, or
+    /// still lists it, it is behind in the log.
     pub(super) fn on_expired(
         &mut self,
         from: ReplicaId,
         id: CommitId,
         out: &mut Effects<Self>,
     ) -> Result<(), Rejection> {
-        if !self.generations.is_settled(&id) {
+        if !self.generations.is_settled(&id) || self.instances.contains_key(&id) {
             self.fetch(from, out);
-        } else if self.instances.contains_key(&id) {
-            self.finish(id, Outcome::Commit, Source::Told, out);
         }
         Ok(())
     }
@@ -269,32 +276,29 @@ impl Replica {
             instance.attempts = turn.saturating_add(1);
             let ticks = self.config.push_ticks.saturating_mul(1 << turn.min(16));
             instance.patience = ticks.min(self.config.push_ticks_max).max(1);
-            // Perhaps another replica knows that all have applied it.
-            if turn > 0 && self.generations.is_settled(&id) {
-                let unapplied = instance.to_apply();
-                let decision = Decision {
-                    id,
-                    outcome: Outcome::Commit,
-                    unapplied,
-                };
-                self.send_to_one_other(&id, turn, Message::Decided(decision), out);
-            }
             let unapplied = self.instances[&id].unapplied();
-            self.charge(id, &unapplied);
+            self.charge(id);
             for branch in unapplied {
                 if let Some(session) = self.session_for(&branch, turn) {
-                    let participant = branch.participant.clone();
-                    let peer = Peer::Session(Branch {
-                        participant,
-                        session,
-                    });
-                    let outcome = Outcome::Commit;
-                    let finish = Message::Finish {
-                        id,
-                        branch,
-                        outcome,
-                    };
-                    out.send(peer, finish);
+                    let peer = Peer::Session(session.clone());
+                    let order = self.order_to_commit(id, branch);
+                    out.send(peer, order);
+                }
+            }
+        }
+    }
+
+    /// Tells a branch to commit; and whether this replica holds an abort of it.
+    fn order_to_commit(&self, id: CommitId, branch: Branch) -> Message {
+        let instance = self.instances.get(&id);
+        match instance.map(|instance| instance.dispute) {
+            Some(Dispute::Aborted) => Message::Disputed { id, branch },
+            Some(Dispute::None) | None => {
+                let outcome = Outcome::Commit;
+                Message::Finish {
+                    id,
+                    branch,
+                    outcome,
                 }
             }
         }

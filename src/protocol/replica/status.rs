@@ -5,7 +5,7 @@ use std::ops::RangeBounds;
 
 use crate::protocol::message::State;
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{CommitId, Outcome, ParticipantName, Session};
+use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName};
 
 use super::Replica;
 use super::instance::{Instance, Phase};
@@ -32,7 +32,7 @@ impl Replica {
         match known.map(|instance| instance.phase) {
             Some(Phase::Undecided) => None,
             Some(Phase::Committed) => Some(Outcome::Commit),
-            None => self.finished.get(id).copied(),
+            None => self.finished.get(id).map(|end| end.outcome),
         }
     }
 
@@ -47,7 +47,7 @@ impl Replica {
     pub fn state(&self, id: &CommitId) -> Option<State> {
         match self.instances.get(id) {
             Some(instance) => Some(self.state_of(id, instance)),
-            None => self.finished.get(id).copied().map(finished),
+            None => self.finished.get(id).map(|end| finished(end.outcome)),
         }
     }
 
@@ -67,7 +67,7 @@ impl Replica {
     }
 
     /// The participants of which a session is connected here, and those sessions.
-    pub fn directory(&self) -> impl Iterator<Item = (&ParticipantName, &BTreeSet<Session>)> + '_ {
+    pub fn directory(&self) -> impl Iterator<Item = (&ParticipantName, &BTreeSet<Branch>)> + '_ {
         self.directory.iter()
     }
 

@@ -56,6 +56,7 @@ impl Stored {
                 generation,
                 initiator,
                 sequence,
+                nonce: 0,
             });
         }
     }

@@ -33,8 +33,12 @@ impl Replica {
             return Ok(());
         }
         let patience = self.vote_ticks(begin.vote_timeout, begin.id.txn.generation);
-        let Some(instance) = self.take_on(from, begin.id, patience) else {
+        if self.take_on(from, begin.id, patience).is_none() {
             out.send(from.clone(), Message::Busy { id: begin.id });
+            return Ok(());
+        }
+        self.vouch(begin.id);
+        let Some(instance) = self.instances.get_mut(&begin.id) else {
             return Ok(());
         };
         instance.told_timeout(patience);
@@ -79,7 +83,14 @@ impl Replica {
             }
             return Ok(());
         }
+        if self.is_of_other_store(voter, out) {
+            return Err(Rejection::OtherStore);
+        }
         if !self.admits(from, cast.id, out) {
+            return Ok(());
+        }
+        if self.is_exhausted(from) {
+            out.send(from.clone(), Message::Busy { id: cast.id });
             return Ok(());
         }
         let generation = cast.id.txn.generation;
@@ -92,8 +103,15 @@ impl Replica {
         instance.told_timeout(patience);
         instance.roster.get_or_insert_with(|| cast.roster.clone());
         let first = instance.acceptor.any().is_empty();
-        match instance.acceptor.vote(&cast.roster, index, cast.vote) {
-            Voted::Held => out.save.push(vote_record(&cast, index, first)),
+        let voted = instance.acceptor.vote(&cast.roster, index, cast.vote);
+        let is_joint = is_joint(cast.roster.select(instance.acceptor.any()));
+        match voted {
+            Voted::Held => {
+                out.save.push(vote_record(&cast, index, first));
+                if is_joint {
+                    self.vouch(cast.id);
+                }
+            }
             Voted::Accepted(outcome) => {
                 out.save.push(vote_record(&cast, index, first));
                 // No vote is waited for any more, only the branches' Applied.
@@ -103,6 +121,9 @@ impl Replica {
                     instance.patience = 1;
                 }
                 Self::report(instance, cast.id, Ballot::ZERO, outcome, out);
+                if is_joint {
+                    self.vouch(cast.id);
+                }
                 self.learn(cast.id, self.config.id, Ballot::ZERO, outcome, out);
             }
             Voted::Otherwise => return Err(Rejection::VotesOtherwise),
@@ -150,6 +171,13 @@ impl Replica {
         let turn = self.turn_ticks(generation);
         self.config.exchange_ticks.saturating_add(turn)
     }
+}
+
+/// Whether several participants have voted: no one certificate can do that.
+fn is_joint<'a>(voters: impl Iterator<Item = &'a Branch>) -> bool {
+    let mut names = voters.map(|branch| &branch.participant);
+    let first = names.next();
+    names.any(|name| Some(name) != first)
 }
 
 /// The roster must be the one that the commit id names. A digest is computed once per instance.

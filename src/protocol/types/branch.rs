@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::id::RosterDigest;
 use super::limited::limited;
 use super::recent::Recent;
+use super::store::StoreId;
 
 /// The most branches that one transaction can have.
 pub const ROSTER_MAX: usize = 32;
@@ -121,11 +122,18 @@ pub struct Branch {
     pub participant: ParticipantName,
     /// The session; only it votes for this branch.
     pub session: Session,
+    /// The store that holds the branch; only sessions of this store finish it.
+    pub store: StoreId,
 }
 
 impl fmt::Display for Branch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:016x}", self.participant, self.session.0)
+        let Branch {
+            participant,
+            session,
+            store,
+        } = self;
+        write!(f, "{participant}/{:016x}/{store}", session.0)
     }
 }
 
@@ -134,21 +142,26 @@ impl FromStr for Branch {
 
     fn from_str(text: &str) -> Result<Self, BranchTextError> {
         let error = || BranchTextError { got: text.into() };
-        let (participant, session) = text.rsplit_once('/').ok_or_else(error)?;
+        let mut parts = text.split('/');
+        let mut part = || parts.next().ok_or_else(error);
+        let (participant, session, store) = (part()?, part()?, part()?);
         let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if session.len() != 16 || !session.bytes().all(lower) {
+        if session.len() != 16 || !session.bytes().all(lower) || parts.next().is_some() {
             return Err(error());
         }
         Ok(Branch {
             participant: participant.parse().map_err(|_| error())?,
             session: Session(u64::from_str_radix(session, 16).map_err(|_| error())?),
+            store: store.parse().map_err(|_| error())?,
         })
     }
 }
 
 /// A text that is no branch.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("expected a branch like ledger/00000000deadbeef, got {got:?}")]
+#[error(
+    "expected a branch like ledger/00000000deadbeef/00112233445566778899aabbccddeeff, got {got:?}"
+)]
 pub struct BranchTextError {
     /// The text.
     pub got: String,
@@ -205,10 +218,8 @@ impl Roster {
 
     /// The position of `branch` in the sorted order.
     pub fn index_of(&self, branch: &Branch) -> Option<usize> {
-        // Sessions are drawn, names look alike: most others differ in the first that is compared.
-        let is_it = |entry: &Branch| {
-            entry.session == branch.session && entry.participant == branch.participant
-        };
+        // Sessions are drawn at random and names look alike: most others differ in the session.
+        let is_it = |entry: &Branch| entry.session == branch.session && entry == branch;
         self.branches().iter().position(is_it)
     }
 
@@ -359,6 +370,7 @@ mod tests {
         Branch {
             participant: name.parse().unwrap(),
             session: Session(session),
+            store: StoreId::from_u128(1),
         }
     }
 
@@ -383,14 +395,18 @@ mod tests {
     #[test]
     fn a_branch_has_one_text_form() {
         let one = branch("ledger", 0xdead_beef);
-        assert_eq!(one.to_string(), "ledger/00000000deadbeef");
+        let text = "ledger/00000000deadbeef/00000000000000000000000000000001";
+        assert_eq!(one.to_string(), text);
         assert_eq!(one.to_string().parse(), Ok(one));
         for text in [
             "",
             "ledger",
             "ledger/",
-            "/00000000deadbeef",
-            "ledger/00000000DEADBEEF",
+            "ledger/00000000deadbeef",
+            "/00000000deadbeef/00000000000000000000000000000001",
+            "ledger/00000000DEADBEEF/00000000000000000000000000000001",
+            "ledger/00000000deadbeef/0000000000000000000000000000000",
+            "ledger/00000000deadbeef/00000000000000000000000000000001/",
         ] {
             let error = text.parse::<Branch>().unwrap_err();
             assert_eq!(error, BranchTextError { got: text.into() });
@@ -404,10 +420,15 @@ mod tests {
         assert_eq!(order, [branch("a", 1), branch("a", 2), branch("b", 1)]);
         assert_eq!(roster.index_of(&branch("a", 2)), Some(1));
         assert_eq!(roster.index_of(&branch("b", 2)), None);
+        let in_another_store = Branch {
+            store: StoreId::from_u128(2),
+            ..branch("a", 2)
+        };
+        assert_eq!(roster.index_of(&in_another_store), None);
         let twice = Roster::new([branch("a", 1), branch("a", 1)]).unwrap_err();
         assert_eq!(
             twice.to_string(),
-            "branch a/0000000000000001 is enlisted twice"
+            "branch a/0000000000000001/00000000000000000000000000000001 is enlisted twice"
         );
     }
 

@@ -5,9 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::paxos::Acceptors;
 use crate::protocol::paxos::log::LogEntry;
 
-use super::branch::{BranchSet, Roster};
+use super::branch::{BranchSet, ParticipantName, Roster};
 use super::configuration::Configuration;
 use super::id::CommitId;
+use super::limited::limited;
+use super::store::StoreId;
+use super::stores::Entering;
 
 /// The most commits that one [`Settle`] lists, and one page of a state brings.
 pub const LIST_MAX: usize = 256;
@@ -24,6 +27,41 @@ pub enum Entry {
     Release {
         /// The commit.
         id: CommitId,
+    },
+    /// These settled commits are applied by all their branches: they leave the list.
+    ///
+    /// Only an entry of the log shortens the list, so the list after each slot is the same
+    /// everywhere. (Counter-example to a list that each replica shortens by itself: replica 1 hears
+    /// that the last branch has applied a commit, and does not list it any more. On its word the
+    /// branch deletes its marker. Replica 1 crashes; the others did not hear the branch, and tell it
+    /// to commit for ever, and it has no proof any more.)
+    Unlist {
+        /// At most [`LIST_MAX`].
+        #[serde(deserialize_with = "limited::<_, _, LIST_MAX>")]
+        ids: Vec<CommitId>,
+    },
+    /// Stores that have presented themselves, and openings of them: from now on each name stands for
+    /// that, as far as it stands for nothing else ([`Stores::admits`](super::Stores::admits)).
+    Enter {
+        /// At most [`LIST_MAX`].
+        #[serde(deserialize_with = "limited::<_, _, LIST_MAX>")]
+        stores: Vec<Entering>,
+    },
+    /// An operator says that this store is gone for good: the name stands for the next store that
+    /// presents itself.
+    Gone {
+        /// The name.
+        participant: ParticipantName,
+        /// The store; another one that the name stands for by now is not meant.
+        store: StoreId,
+    },
+    /// An operator says that this participant's store was restored from a copy: its openings count
+    /// anew.
+    Restored {
+        /// The name.
+        participant: ParticipantName,
+        /// The store.
+        store: StoreId,
     },
 }
 
@@ -80,7 +118,12 @@ impl LogEntry for Entry {
     fn acceptors(&self) -> Option<&Acceptors> {
         match self {
             Entry::Open(open) => Some(open.configuration.acceptors()),
-            Entry::Settle(_) | Entry::Release { .. } => None,
+            Entry::Settle(_)
+            | Entry::Release { .. }
+            | Entry::Unlist { .. }
+            | Entry::Enter { .. }
+            | Entry::Gone { .. }
+            | Entry::Restored { .. } => None,
         }
     }
 }

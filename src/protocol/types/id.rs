@@ -8,47 +8,135 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::branch::Roster;
+use super::wide::Wide;
 
-/// One run of one initiator, drawn at random when it starts.
+/// How many bytes a transaction id has.
+pub const TXN_ID_BYTES: usize = 32;
+
+/// How many bytes a commit id has.
+pub const COMMIT_ID_BYTES: usize = TXN_ID_BYTES + 16;
+
+/// One run of one initiator: 80 bits that are bound to the name in its certificate, then 48 that
+/// are drawn at random when the run starts.
+///
+/// Replicas check with it, without a memory of anybody, who may commit, roll back or ask. Its text
+/// form is 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct InitiatorId(pub u64);
+pub struct InitiatorId(Wide);
 
 impl InitiatorId {
     /// The lower bits tell the runs of one initiator apart.
-    pub(crate) const RUN_BITS: u32 = 40;
+    pub(crate) const RUN_BITS: u32 = 48;
 
-    /// The upper bits, which whoever draws ids binds to the initiator's name.
-    pub(crate) fn name_bits(self) -> u64 {
-        self.0 >> Self::RUN_BITS
+    /// The highest id.
+    pub const MAX: InitiatorId = InitiatorId(Wide::MAX);
+
+    /// The id that has this value.
+    pub const fn from_u128(value: u128) -> Self {
+        InitiatorId(Wide::from_u128(value))
+    }
+
+    /// The value, which sorts as the id does.
+    pub const fn to_u128(self) -> u128 {
+        self.0.to_u128()
+    }
+
+    /// The lowest and the highest id of the initiators of this name.
+    pub(crate) const fn of_its_name(self) -> (InitiatorId, InitiatorId) {
+        let run = (1 << Self::RUN_BITS) - 1;
+        let first = self.to_u128() & !run;
+        (Self::from_u128(first), Self::from_u128(first | run))
+    }
+
+    /// The upper bits, which are bound to the initiator's name.
+    pub(crate) const fn name_bits(self) -> u128 {
+        self.to_u128() >> Self::RUN_BITS
     }
 }
 
 impl fmt::Display for InitiatorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write!(f, "{}", self.0)
     }
 }
 
-/// The name of a transaction, from the moment it begins. Sorts by age within an initiator.
+/// The name of a transaction, from the moment it begins. Ids of one initiator sort by age.
 ///
-/// Its text form is stable: generation, initiator and sequence in big-endian hexadecimal, for
-/// example `00000001-00c0ffee00c0ffee-0000002a`, so that text sorts as ids do.
+/// The id entitles its holder to take part in the transaction: the nonce is drawn at random, so a
+/// client that was not told of a transaction cannot name it.
+///
+/// The text form is stable: generation, initiator, sequence and nonce in big-endian hexadecimal,
+/// for example `00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef`, so that text
+/// sorts as ids do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TxnId {
     /// The generation in which the transaction runs.
     pub generation: u32,
-    /// Who began it.
+    /// The run of the initiator that began it.
     pub initiator: InitiatorId,
     /// Counts the transactions of this initiator.
     pub sequence: u32,
+    /// Drawn at random for each transaction.
+    pub nonce: u64,
+}
+
+impl TxnId {
+    /// The lowest id of a generation.
+    pub const fn first_of(generation: u32) -> Self {
+        TxnId {
+            generation,
+            initiator: InitiatorId::from_u128(0),
+            sequence: 0,
+            nonce: 0,
+        }
+    }
+
+    /// The highest id of a generation.
+    pub const fn last_of(generation: u32) -> Self {
+        TxnId {
+            generation,
+            initiator: InitiatorId::MAX,
+            sequence: u32::MAX,
+            nonce: u64::MAX,
+        }
+    }
+
+    /// The id as bytes, which sort as ids do: generation, initiator, sequence and nonce, each
+    /// big-endian.
+    pub fn to_be_bytes(self) -> [u8; TXN_ID_BYTES] {
+        let mut bytes = [0; TXN_ID_BYTES];
+        bytes[..4].copy_from_slice(&self.generation.to_be_bytes());
+        bytes[4..20].copy_from_slice(&self.initiator.to_u128().to_be_bytes());
+        bytes[20..24].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.nonce.to_be_bytes());
+        bytes
+    }
+
+    /// The id that has these bytes.
+    pub fn from_be_bytes(bytes: [u8; TXN_ID_BYTES]) -> Self {
+        let high = u128::from_be_bytes(half(&bytes, 0));
+        let low = u128::from_be_bytes(half(&bytes, 16));
+        TxnId {
+            generation: (high >> 96) as u32,
+            initiator: InitiatorId::from_u128(high << 32 | low >> 96),
+            sequence: (low >> 64) as u32,
+            nonce: low as u64,
+        }
+    }
+}
+
+/// The 16 bytes from `at` on.
+fn half(bytes: &[u8], at: usize) -> [u8; 16] {
+    let half = &bytes[at..at + 16];
+    half.try_into().expect("it is 16 bytes long")
 }
 
 impl fmt::Display for TxnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:08x}-{}-{:08x}",
-            self.generation, self.initiator, self.sequence
+            "{:08x}-{}-{:08x}-{:016x}",
+            self.generation, self.initiator, self.sequence, self.nonce
         )
     }
 }
@@ -60,8 +148,9 @@ impl FromStr for TxnId {
         let mut parts = text.split('-');
         let id = TxnId {
             generation: hex(text, parts.next(), 8)? as u32,
-            initiator: InitiatorId(hex(text, parts.next(), 16)? as u64),
+            initiator: InitiatorId::from_u128(hex(text, parts.next(), 32)?),
             sequence: hex(text, parts.next(), 8)? as u32,
+            nonce: hex(text, parts.next(), 16)? as u64,
         };
         end(text, parts.next(), id)
     }
@@ -69,13 +158,13 @@ impl FromStr for TxnId {
 
 /// A stable 128-bit digest of a roster: the first half of SHA-256 over its branches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RosterDigest(u128);
+pub struct RosterDigest(Wide);
 
 impl RosterDigest {
     /// The lowest digest, to search for the commit ids of a transaction.
-    pub const MIN: RosterDigest = RosterDigest(0);
+    pub const MIN: RosterDigest = RosterDigest(Wide::MIN);
     /// The highest digest.
-    pub const MAX: RosterDigest = RosterDigest(u128::MAX);
+    pub const MAX: RosterDigest = RosterDigest(Wide::MAX);
 
     /// The digest of `roster`. Names carry their length, so no two rosters share their bytes.
     pub fn of(roster: &Roster) -> Self {
@@ -84,22 +173,23 @@ impl RosterDigest {
 
     pub(super) fn compute(roster: &Roster) -> Self {
         let mut hash = Sha256::new();
-        hash.update(b"paxos-commit roster 1\0");
+        hash.update(b"paxos-commit roster 2\0");
         for branch in roster.iter() {
             let name = branch.participant.as_str().as_bytes();
             hash.update([name.len() as u8]);
             hash.update(name);
             hash.update(branch.session.0.to_be_bytes());
+            hash.update(branch.store.to_be_bytes());
         }
         let mut half = [0; 16];
         half.copy_from_slice(&hash.finalize()[..16]);
-        RosterDigest(u128::from_be_bytes(half))
+        RosterDigest(Wide::from(half))
     }
 }
 
 impl fmt::Display for RosterDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{}", self.0)
     }
 }
 
@@ -124,30 +214,21 @@ impl CommitId {
         }
     }
 
-    /// The id as bytes, which sort as ids do: generation, initiator, sequence and digest, each
-    /// big-endian.
-    pub fn to_be_bytes(self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        bytes[..4].copy_from_slice(&self.txn.generation.to_be_bytes());
-        bytes[4..12].copy_from_slice(&self.txn.initiator.0.to_be_bytes());
-        bytes[12..16].copy_from_slice(&self.txn.sequence.to_be_bytes());
-        bytes[16..].copy_from_slice(&self.roster.0.to_be_bytes());
+    /// The id as bytes, which sort as ids do: those of the transaction, then the digest.
+    pub fn to_be_bytes(self) -> [u8; COMMIT_ID_BYTES] {
+        let mut bytes = [0; COMMIT_ID_BYTES];
+        bytes[..TXN_ID_BYTES].copy_from_slice(&self.txn.to_be_bytes());
+        bytes[TXN_ID_BYTES..].copy_from_slice(&self.roster.0.to_be_bytes());
         bytes
     }
 
     /// The id that has these bytes.
-    pub fn from_be_bytes(bytes: [u8; 32]) -> Self {
-        let (txn, digest) = bytes.split_at(16);
-        let half =
-            |half: &[u8]| u128::from_be_bytes(half.try_into().expect("each has 16 of 32 bytes"));
-        let txn = half(txn);
+    pub fn from_be_bytes(bytes: [u8; COMMIT_ID_BYTES]) -> Self {
+        let mut txn = [0; TXN_ID_BYTES];
+        txn.copy_from_slice(&bytes[..TXN_ID_BYTES]);
         CommitId {
-            txn: TxnId {
-                generation: (txn >> 96) as u32,
-                initiator: InitiatorId((txn >> 32) as u64),
-                sequence: txn as u32,
-            },
-            roster: RosterDigest(half(digest)),
+            txn: TxnId::from_be_bytes(txn),
+            roster: RosterDigest(Wide::from(half(&bytes, TXN_ID_BYTES))),
         }
     }
 }
@@ -174,7 +255,7 @@ impl FromStr for CommitId {
         let (txn, digest) = text.rsplit_once('-').ok_or_else(error)?;
         Ok(CommitId {
             txn: txn.parse().map_err(|_| error())?,
-            roster: RosterDigest(hex(text, Some(digest), 32)?),
+            roster: RosterDigest(Wide::from_u128(hex(text, Some(digest), 32)?)),
         })
     }
 }
@@ -182,8 +263,9 @@ impl FromStr for CommitId {
 /// A text that is no id.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "expected an id like 00000001-00c0ffee00c0ffee-0000002a (a transaction), or that followed by \
-     - and 32 hexadecimal digits (a commit id), all in lower case, got {got:?}"
+    "expected an id like 00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef (a \
+     transaction), or that followed by - and 32 hexadecimal digits (a commit id), all in lower \
+     case, got {got:?}"
 )]
 pub struct IdError {
     /// The text.
@@ -210,13 +292,15 @@ fn end<T>(text: &str, rest: Option<&str>, id: T) -> Result<T, IdError> {
 #[cfg(test)]
 mod tests {
     use super::super::branch::{Branch, Session};
+    use super::super::store::StoreId;
     use super::*;
 
     fn txn() -> TxnId {
         TxnId {
             generation: 1,
-            initiator: InitiatorId(0x00c0_ffee_00c0_ffee),
+            initiator: InitiatorId::from_u128(0x00c0_ffee_00c0_ffee_00c0_ffee_00c0_ffee),
             sequence: 42,
+            nonce: 0x0123_4567_89ab_cdef,
         }
     }
 
@@ -224,19 +308,32 @@ mod tests {
         let branch = |(name, session): &(&str, u64)| Branch {
             participant: name.parse().unwrap(),
             session: Session(*session),
+            store: StoreId::from_u128(1),
         };
         Roster::new(branches.iter().map(branch)).unwrap()
     }
 
+    fn in_store(store: u128) -> Roster {
+        Roster::new([Branch {
+            participant: "a".parse().unwrap(),
+            session: Session(1),
+            store: StoreId::from_u128(store),
+        }])
+        .unwrap()
+    }
+
     #[test]
     fn text_forms_are_stable_and_read_back() {
-        assert_eq!(txn().to_string(), "00000001-00c0ffee00c0ffee-0000002a");
+        assert_eq!(
+            txn().to_string(),
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef"
+        );
         assert_eq!(txn().to_string().parse(), Ok(txn()));
         let id = CommitId::new(txn(), &roster(&[("ledger", 7), ("stock", 9)]));
         // A golden digest: a change here would make replicas of two versions disagree on names.
         assert_eq!(
             id.to_string(),
-            "00000001-00c0ffee00c0ffee-0000002a-b86e3c1ce93979aa48bd5f9222a2016b"
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef-a3d89d86d17726f56b7e394b3ddee799"
         );
         assert_eq!(id.to_string().parse(), Ok(id));
     }
@@ -265,11 +362,15 @@ mod tests {
         };
         let ids = [
             lowest,
-            change(|id| id.roster = RosterDigest(1)),
+            change(|id| id.roster = RosterDigest(Wide::from_u128(1))),
             change(|id| id.roster = RosterDigest::MAX),
+            change(|id| id.txn.nonce += 1),
             change(|id| id.txn.sequence = 0x100),
-            change(|id| id.txn.initiator.0 += 1),
-            change(|id| id.txn.initiator.0 = u64::MAX),
+            change(|id| id.txn.initiator = InitiatorId::from_u128(id.txn.initiator.to_u128() + 1)),
+            change(|id| {
+                id.txn.initiator = InitiatorId::from_u128(id.txn.initiator.to_u128() + (1 << 64))
+            }),
+            change(|id| id.txn.initiator = InitiatorId::MAX),
             change(|id| id.txn.generation = 0x10),
         ];
         let bytes = ids.map(CommitId::to_be_bytes);
@@ -282,12 +383,12 @@ mod tests {
         for text in [
             "",
             "1-2-3",
-            "00000001-00c0ffee00c0ffee",
-            "00000001-00c0ffee00c0ffee-0000002a-",
-            "00000001-00c0ffee00c0ffee-0000002a-0",
-            "00000001-00C0FFEE00c0ffee-0000002a",
-            "+0000001-00c0ffee00c0ffee-0000002a",
-            "00000001-00c0ffee00c0ffee-0000002g",
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee",
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef-",
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef-0",
+            "00000001-00C0FFEE00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef",
+            "+0000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002a-0123456789abcdef",
+            "00000001-00c0ffee00c0ffee00c0ffee00c0ffee-0000002g-0123456789abcdef",
         ] {
             let error = text.parse::<TxnId>().unwrap_err();
             assert!(error.to_string().contains(&format!("{text:?}")));
@@ -306,6 +407,8 @@ mod tests {
             roster(&[("a", 1), ("b", 1)]),
             roster(&[("a", 1), ("a", 2)]),
             roster(&[("ab", 1)]),
+            in_store(2),
+            in_store(1 << 64),
         ];
         for (i, one) in rosters.iter().enumerate() {
             for (j, other) in rosters.iter().enumerate() {

@@ -7,6 +7,9 @@ mod generations;
 mod id;
 mod limited;
 mod recent;
+mod store;
+mod stores;
+mod wide;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,8 +25,10 @@ pub use configuration::{
 };
 pub use entry::{Entry, LIST_MAX, Listed, Open, Settle, Unapplied};
 pub use generations::{Applies, Generations, Openness, UNSETTLED_MAX};
-pub use id::{CommitId, IdError, InitiatorId, RosterDigest, TxnId};
+pub use id::{COMMIT_ID_BYTES, CommitId, IdError, InitiatorId, RosterDigest, TXN_ID_BYTES, TxnId};
 pub(crate) use limited::limited;
+pub use store::{Opening, StoreId, StoreIdError};
+pub use stores::{Entered, Entering, STORES_MAX, Stores};
 
 use super::paxos::ReplicaId;
 

@@ -13,11 +13,12 @@ pub(super) async fn all<S: Subject>(checks: &mut Checks<'_, S>) {
     checks
         .run(Rule::CommitMayComeAgain, name, commit_again::<S>)
         .await;
-    let name = "a commit of what never was is an error";
+    let name = "a commit of what never was is Missing, and stays Missing when the horizon passes";
     checks
         .run(Rule::NoCommitWithoutProof, name, commit_unknown::<S>)
         .await;
-    let name = "a commit of what was rolled back is an error";
+    let name =
+        "a commit of what was rolled back is Missing, and stays Missing when the horizon passes";
     checks
         .run(Rule::NoCommitWithoutProof, name, commit_rolled_back::<S>)
         .await;
@@ -88,8 +89,13 @@ async fn commit_unknown<S: Subject>(scene: &Scene<'_, S>) -> Result<(), Verdict>
     process
         .expect_value(&counter, 0, "without a commit")
         .await?;
+    process.settled(process.branch().id, &[]).await?;
+    let what = "of which there is no proof, though the horizon has passed it";
+    process.expect_no_proof(&unknown, what).await?;
+    process.expect_no_proof(&worked, what).await?;
     let process = process.restart().await?;
-    let what = "which was not prepared before the restart";
+    process.expect_no_proof(&unknown, what).await?;
+    process.settled(process.branch().id, &[]).await?;
     process.expect_no_proof(&worked, what).await?;
     process.expect_value(&counter, 0, "without a commit").await
 }
@@ -100,6 +106,8 @@ async fn commit_rolled_back<S: Subject>(scene: &Scene<'_, S>) -> Result<(), Verd
     let branch = process.prepared(&counter, 1).await?;
     process.rollback(&branch).await?;
     let what = "which was rolled back";
+    process.expect_no_proof(&branch, what).await?;
+    process.settled(branch.id, &[]).await?;
     process.expect_no_proof(&branch, what).await?;
     let process = process.restart().await?;
     process.expect_no_proof(&branch, what).await?;

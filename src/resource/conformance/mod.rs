@@ -28,9 +28,11 @@
 //! 4. **Committed is durable** when `commit` returns.
 //! 5. **Commit may come again**, to this process and to later ones, whatever was committed since. It
 //!    answers `Ok` and changes nothing.
-//! 6. **No commit without proof.** A branch that is not there counts as committed only if a marker
-//!    says so that its own commit wrote, or the settled horizon. Else it is an error: `Ok` would be
-//!    half a transaction.
+//! 6. **No commit without proof.** A branch that is not there counts as committed only if the marker
+//!    is there that its own commit wrote. Otherwise `commit` answers `Missing`, changes nothing, and
+//!    answers so for ever: no restart, no horizon and no list makes it a success. This also holds
+//!    for another store of the same name, which has neither the branch nor the marker. (`Found`
+//!    would be half a transaction; an error would be repeated.)
 //! 7. **Rolled back is durable** when `rollback` returns, and rollback may come again.
 //! 8. **Rollback of the unknown is done**: of a branch that never was, and of work that was never
 //!    prepared, which lets go of its locks.
@@ -45,19 +47,29 @@
 //!     branches; what is done to one is not done to the other.
 //! 14. **`ReadOnly` is said only** where it is allowed, of a branch that changed nothing, and then
 //!     nothing is left of it: no lock and nothing in doubt. Never to say it is right, too; then such a
-//!     branch is prepared like any other.
+//!     branch is prepared like any other. Two branches that have only read the same row can stand
+//!     prepared at the same time: read locks are shared.
 //! 15. **Expire rolls back what stands prepared**, durably, and says so; of anything else it says
 //!     `NotPrepared`, and changes nothing.
-//! 16. **The settled horizon takes the place of markers**, and outlives the process; it never goes
-//!     back. What stands prepared below it stays prepared. Markers below it are dropped.
+//! 16. **Markers go with the list.** `settled(through, listed)` deletes the markers of all commits up
+//!     to `through` but those of `listed`, and no other: a listed commit may be told again, and its
+//!     marker is the proof. An older call that comes late deletes nothing above its own `through`.
+//!     What stands prepared stays prepared.
 //! 17. **Prepare may come again** while the branch stands prepared: it answers as before, and a
 //!     request runs no second time.
 //! 18. **A lost connection poisons.** A branch part of whose work was lost does not prepare the rest.
 //! 19. **Calls come at the same time**, for different branches; and where several processes share a
 //!     store, for the same branch from several of them.
+//!     A call may wait as long as it must, but not block its thread: the other branches' calls run
+//!     there, too. (Use `spawn_blocking` for a library that blocks.)
 //! 20. **A call cut short leaves all or nothing.** After a crash in the middle of `prepare` the branch
 //!     stands prepared, whole, or not at all; after one in the middle of `commit` or `rollback`, the
 //!     same call ends it.
+//! 21. **A store has an identity**, which is drawn at random when the store is created, is kept inside
+//!     of it and is the same in every process. A new store has another one, whatever its name and
+//!     place. A physical copy keeps it: the kit cannot tell a copy from the original, and neither can
+//!     a replica. So a store that only one process can have open remembers its openings, durably,
+//!     each with a number drawn at random: a copy does not remember those that come after it.
 //!
 //! What no kit can check is in the list all the same: that "durable" means that the disk was told to
 //! keep it, and not only the operating system's memory. The [`Subject`]'s crash of the store is as
@@ -70,12 +82,13 @@
 //! name, in a transaction of the backend (rule 1); its data are untouched (rule 2). At start those
 //! rows are read and the locks taken again before anybody works (rule 3). Commit is one transaction:
 //! it applies the row, deletes it and writes a marker under the same name (rules 4 to 6); rollback
-//! deletes the row (rules 7, 8). In doubt is the list of the rows (rule 11). The horizon is a row as
-//! well, written in the transaction that deletes the first markers below it (rule 16).
+//! deletes the row (rules 7, 8). In doubt is the list of the rows (rule 11). The identity is one more
+//! row, written with the schema (rule 21).
 
 mod branches;
 mod crashes;
 mod finishing;
+mod identity;
 mod many;
 mod process;
 mod readers;
@@ -112,6 +125,7 @@ pub async fn check_with<S: Subject>(subject: &S, patience: Duration) -> Report {
     branches::all(&mut checks).await;
     readers::all(&mut checks).await;
     settling::all(&mut checks).await;
+    identity::all(&mut checks).await;
     many::all(&mut checks).await;
     checks.findings.sort_by_key(|finding| finding.rule);
     Report {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::participant::{BranchId, Expiry, ResourceManager};
+use crate::participant::{BranchId, Expiry, Proof, ResourceManager};
 use crate::protocol::participant::Owner;
 use crate::protocol::types::{
     Branch, CommitId, InitiatorId, Outcome, ReadOnly, Request, Roster, Session, TxnId, Vote,
@@ -67,16 +67,39 @@ impl<'s, S: Subject> Scene<'s, S> {
     /// A new process, with a session of its own.
     pub(super) async fn open(&'s self) -> Result<Process<'s, S>, Verdict> {
         let manager = self.bounded("open the store", self.subject.open()).await?;
+        Ok(self.process(manager))
+    }
+
+    /// A process of the same participant with a store of its own, new and empty.
+    pub(super) async fn open_another(&'s self) -> Result<Process<'s, S>, Verdict> {
+        let opening = self.subject.open_another();
+        match self.bounded("open another store", opening).await? {
+            Some(manager) => Ok(self.process(manager)),
+            None => Err(Verdict::NotApplicable("the subject opens no other store")),
+        }
+    }
+
+    /// A process of the same participant with a copy of the store.
+    pub(super) async fn open_copy(&'s self) -> Result<Process<'s, S>, Verdict> {
+        let opening = self.subject.open_copy();
+        match self.bounded("open a copy of the store", opening).await? {
+            Some(manager) => Ok(self.process(manager)),
+            None => Err(Verdict::NotApplicable("the subject copies no store")),
+        }
+    }
+
+    fn process(&'s self, manager: S::Manager) -> Process<'s, S> {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let me = Branch {
             participant: self.subject.participant(),
             session: Session(u64::from(self.generation) << 32 | u64::from(session)),
+            store: manager.store(),
         };
-        Ok(Process {
+        Process {
             scene: self,
             manager,
             me,
-        })
+        }
     }
 
     /// The store crashes, the processes live.
@@ -111,8 +134,9 @@ impl<'s, S: Subject> Scene<'s, S> {
     pub(super) fn txn(&self) -> TxnId {
         TxnId {
             generation: self.generation,
-            initiator: InitiatorId(0x00c0_ffee_00c0_ffee),
+            initiator: InitiatorId::from_u128(0x00c0_ffee_00c0_ffee),
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
+            nonce: 9,
         }
     }
 
@@ -151,7 +175,7 @@ impl<'s, S: Subject> Scene<'s, S> {
             sleep(RETRY).await;
         }
         broken(
-            format_args!("{what} to answer Ok"),
+            format_args!("{what}: an answer that is Ok"),
             format_args!("for {:?}, at last: {last}", self.patience),
         )
     }
@@ -283,18 +307,19 @@ impl<'s, S: Subject> Process<'s, S> {
     pub(super) async fn commit(&self, of: &BranchId) -> Result<(), Verdict> {
         let commit = || self.manager.commit(of);
         let what = format!("commit of {of}");
-        self.scene.until_done(what, commit).await
+        match self.scene.until_done(&what, commit).await? {
+            Proof::Found => Ok(()),
+            Proof::Missing => broken(format_args!("{what} to be done"), "no proof"),
+        }
     }
 
-    /// A commit of what is not there.
+    /// A commit of what is not there. (An error does not say this: a call that fails is repeated.)
     pub(super) async fn expect_no_proof(&self, of: &BranchId, what: &str) -> Result<(), Verdict> {
-        match timeout(self.scene.patience, self.manager.commit(of)).await {
-            Ok(Err(_)) => Ok(()),
-            Ok(Ok(())) => broken(
-                format_args!("an error from the commit of {of}, {what}"),
-                "Ok, as if it had been committed",
-            ),
-            Err(_) => broken(format_args!("an error from the commit of {of}"), "nothing"),
+        let commit = || self.manager.commit(of);
+        let expected = format!("Missing from the commit of {of}, {what}");
+        match self.scene.until_done(&expected, commit).await? {
+            Proof::Missing => Ok(()),
+            Proof::Found => broken(expected, "Found, as if it had been committed"),
         }
     }
 
@@ -324,8 +349,12 @@ impl<'s, S: Subject> Process<'s, S> {
         Ok(())
     }
 
-    pub(super) async fn settled(&self, through: CommitId) -> Result<(), Verdict> {
-        let settled = || self.manager.settled(through);
+    pub(super) async fn settled(
+        &self,
+        through: CommitId,
+        listed: &[BranchId],
+    ) -> Result<(), Verdict> {
+        let settled = || self.manager.settled(through, listed);
         let what = format!("settled through {through}");
         self.scene.until_done(what, settled).await
     }

@@ -35,8 +35,8 @@ pub enum Rule {
     ReadOnlyIsTrue,
     /// 15: Expire rolls back what stands prepared.
     ExpireRollsBack,
-    /// 16: The settled horizon takes the place of markers.
-    SettledHorizon,
+    /// 16: Markers go with the list.
+    MarkersGoWithTheList,
     /// 17: Prepare may come again.
     PrepareMayComeAgain,
     /// 18: A lost connection poisons.
@@ -45,6 +45,8 @@ pub enum Rule {
     CallsAtTheSameTime,
     /// 20: A call cut short leaves all or nothing.
     CutShort,
+    /// 21: A store has an identity.
+    StoreIdentity,
 }
 
 impl Rule {
@@ -88,8 +90,9 @@ impl Rule {
             ),
             Rule::NoCommitWithoutProof => (
                 "no commit without proof",
-                "what commit answers when the branch is not there; by what name markers are looked \
-                 up: the commit id and the session belong to it",
+                "what commit answers when the branch is not there: Missing, whatever the horizon is; \
+                 by what name markers are looked up: the commit id, the session and the store \
+                 belong to it",
             ),
             Rule::RolledBackIsDurable => (
                 "rolled back is durable",
@@ -131,10 +134,10 @@ impl Rule {
                 "whether expire looks whether the branch stands prepared, and waits until the \
                  rollback is durable",
             ),
-            Rule::SettledHorizon => (
-                "the settled horizon takes the place of markers",
-                "whether the horizon is saved with the markers' removal, by maximum; by what order \
-                 of ids markers are removed",
+            Rule::MarkersGoWithTheList => (
+                "markers go with the list",
+                "which markers settled deletes: those up to its own horizon that are not in its own \
+                 list, by the order of ids; whether it touches what stands prepared",
             ),
             Rule::PrepareMayComeAgain => (
                 "prepare may come again",
@@ -153,6 +156,12 @@ impl Rule {
                 "a call cut short leaves all or nothing",
                 "whether each call changes durable state in one step; what is lost when its future \
                  is dropped",
+            ),
+            Rule::StoreIdentity => (
+                "a store has an identity",
+                "where the identity comes from: drawn when the store is created, saved inside of it, \
+                 and never taken from a name, an address or a process; when an opening is counted: \
+                 durably, before the store is used",
             ),
         }
     }

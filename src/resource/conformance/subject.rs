@@ -39,6 +39,19 @@ pub trait Subject: Sync {
     /// time, have the same durable state below.
     fn open(&self) -> impl Future<Output = Result<Self::Manager, Failure>> + Send;
 
+    /// Opens a store of the same participant that is new and empty, and that has nothing in common
+    /// with the one of [`open`](Self::open) nor with any other: what a service finds whose volume
+    /// is not mounted. `None` if the subject cannot make one.
+    fn open_another(&self) -> impl Future<Output = Result<Option<Self::Manager>, Failure>> + Send {
+        async { Ok(None) }
+    }
+
+    /// Opens a physical copy of the store as it stands now, as one that is restored from a backup while
+    /// the original goes on. `None` if the subject cannot make one.
+    fn open_copy(&self) -> impl Future<Output = Result<Option<Self::Manager>, Failure>> + Send {
+        async { Ok(None) }
+    }
+
     /// Ends a process with no more order than `SIGKILL` does: nothing is finished, saved or said.
     fn kill(&self, manager: Self::Manager) -> impl Future<Output = Result<(), Failure>> + Send;
 
@@ -88,7 +101,10 @@ pub trait Subject: Sync {
     fn markers(
         &self,
         manager: &Self::Manager,
-    ) -> impl Future<Output = Result<Option<u64>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Option<u64>, Failure>> + Send {
+        let _ = manager;
+        async { Ok(None) }
+    }
 
     /// The participant whose branches they are. Usually `conformance`.
     fn participant(&self) -> ParticipantName {

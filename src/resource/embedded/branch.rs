@@ -1,21 +1,27 @@
 //! Branches: prepare, commit, roll back, and what is asked about them.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, PoisonError};
 
 use fjall::Slice;
 use tokio::sync::oneshot;
 
-use crate::participant::{BranchId, Expiry, ResourceManager};
+use crate::participant::{BranchId, Expiry, Proof, ResourceManager};
 use crate::protocol::participant::InDoubt;
-use crate::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+use crate::protocol::types::{
+    CommitId, Opening, ParticipantName, ReadOnly, Request, StoreId, TxnId, Vote,
+};
 
 use super::Embedded;
 use super::disk::{end_of, name_of};
 use super::error::BranchError;
 use super::footprint::Footprint;
 use super::locks::Owner;
-use super::save::What;
+use super::meta::Served;
+use super::save::{Told, What};
 use super::state::{Claim, End, Health, Preparing, Role};
 use super::work::Work;
 
@@ -31,6 +37,21 @@ enum Prepared {
 
 impl ResourceManager for Embedded {
     type Error = BranchError;
+
+    fn serves(&self, cluster: &str, participant: &ParticipantName) -> Result<(), BranchError> {
+        self.serve(Served {
+            cluster: cluster.to_owned(),
+            participant: participant.clone(),
+        })
+    }
+
+    fn store(&self) -> StoreId {
+        self.inner.identity
+    }
+
+    fn openings(&self) -> Vec<Opening> {
+        self.inner.openings.clone()
+    }
 
     async fn prepare(
         &self,
@@ -70,7 +91,7 @@ impl ResourceManager for Embedded {
         }
     }
 
-    async fn commit(&self, branch: &BranchId) -> Result<(), BranchError> {
+    async fn commit(&self, branch: &BranchId) -> Result<Proof, BranchError> {
         match self.claim(branch).await? {
             Some((owner, footprint)) => {
                 let branch = branch.clone();
@@ -79,10 +100,11 @@ impl ResourceManager for Embedded {
                     owner,
                     footprint,
                 })
-                .await
+                .await?;
             }
-            None => self.expect_committed(branch),
+            None => return self.proof_of(branch),
         }
+        Ok(Proof::Found)
     }
 
     async fn rollback(&self, branch: &BranchId) -> Result<(), BranchError> {
@@ -114,19 +136,19 @@ impl ResourceManager for Embedded {
         }
     }
 
-    async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
-        // One batch must not hold two horizons.
-        let _settling = self.inner.settling.lock().await;
-        let through = {
-            let mut state = self.open_state()?;
-            state.let_go_settled(through);
-            // The horizon never goes back; and commits may have come below it since.
-            state.settled.max(Some(through)).unwrap_or(through)
-        };
+    async fn settled(&self, through: CommitId, listed: &[BranchId]) -> Result<(), BranchError> {
+        self.open_state()?.let_go_settled(through);
+        let listed: Arc<BTreeSet<String>> = Arc::new(listed.iter().map(name_of).collect());
+        let mut after = None;
         loop {
-            let markers = self.markers(through).await?;
+            let listed = Arc::clone(&listed);
+            let markers = self.markers(after, through, listed).await?;
             let is_last = markers.len() < MARKERS_PER_SAVE;
-            self.save(What::Settle { through, markers }).await?;
+            let Some(last) = markers.last() else {
+                return Ok(());
+            };
+            after = Some(last.clone());
+            self.save(What::Settle { markers }).await?;
             if is_last {
                 return Ok(());
             }
@@ -156,7 +178,7 @@ impl Embedded {
                 (Vote::Aborted, End::Over)
             }
             None if is_poisoned => {
-                tracing::info!(%branch, "aborts: its work could not read the disk");
+                tracing::info!(%branch, "aborts: an operation of its work failed");
                 (Vote::Aborted, End::Over)
             }
             None if footprint.writes.is_empty() && read_only == ReadOnly::Allowed => {
@@ -211,31 +233,39 @@ impl Embedded {
         .await
     }
 
-    /// A branch that is told to commit and is not prepared was committed before: there is its
-    /// marker, or it is settled (then it has had its outcome, or it would still be prepared).
-    fn expect_committed(&self, branch: &BranchId) -> Result<(), BranchError> {
-        let settled = self.open_state()?.settled;
-        if settled >= Some(branch.id) {
-            return Ok(());
-        }
+    /// Whether the marker of a branch that does not stand prepared is there. No other thing proves
+    /// its commit.
+    fn proof_of(&self, branch: &BranchId) -> Result<Proof, BranchError> {
         let committed = &self.inner.store.keyspaces.committed;
         if committed.contains_key(name_of(branch))? {
-            return Ok(());
+            return Ok(Proof::Found);
         }
-        let branch = branch.clone();
-        let error = BranchError::NoProof { branch };
-        tracing::error!("{error}");
-        Err(error)
+        tracing::info!(%branch, "no proof of its commit: neither the branch nor its marker is here");
+        Ok(Proof::Missing)
     }
 
-    /// The first markers up to the horizon.
-    async fn markers(&self, through: CommitId) -> Result<Vec<Slice>, BranchError> {
+    /// The first markers up to `through` that come after one, without those of `listed`.
+    async fn markers(
+        &self,
+        after: Option<Slice>,
+        through: CommitId,
+        listed: Arc<BTreeSet<String>>,
+    ) -> Result<Vec<Slice>, BranchError> {
         let store = Arc::clone(&self.inner.store);
         // It may read much that was deleted before.
         let markers = tokio::task::spawn_blocking(move || {
-            let markers = store.keyspaces.committed.range(..end_of(through));
-            let keys = markers.take(MARKERS_PER_SAVE).map(|marker| marker.key());
-            keys.collect::<fjall::Result<Vec<Slice>>>()
+            let end = Slice::from(end_of(through).as_str());
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let all = store
+                .keyspaces
+                .committed
+                .range((from, Bound::Excluded(end)));
+            let names = all.map(|marker| marker.key());
+            let is_listed =
+                |name: &Slice| std::str::from_utf8(name).is_ok_and(|name| listed.contains(name));
+            let names = names.filter(|name| !name.as_ref().is_ok_and(is_listed));
+            let names = names.take(MARKERS_PER_SAVE);
+            names.collect::<fjall::Result<Vec<Slice>>>()
         });
         match markers.await {
             Ok(markers) => Ok(markers?),
@@ -244,10 +274,27 @@ impl Embedded {
         }
     }
 
+    /// A participant connects: the first one is saved, and every other one is refused.
+    fn serve(&self, got: Served) -> Result<(), BranchError> {
+        // One after another: two that come at the same time must not both be the first.
+        let serving = self.inner.serving.lock();
+        let _serving = serving.unwrap_or_else(PoisonError::into_inner);
+        let served = self.open_state()?.served.clone();
+        match served {
+            Some(expected) if expected == got => Ok(()),
+            Some(expected) => Err(BranchError::OtherParticipant { expected, got }),
+            None => {
+                let (told, durable) = sync_channel(1);
+                self.submit(What::Serve(got), Told::Thread(told));
+                durable.recv().map_err(|_| BranchError::Closed)
+            }
+        }
+    }
+
     /// Saves, and returns when it is durable. Who stops waiting does not stop the save.
     pub(super) async fn save(&self, what: What) -> Result<(), BranchError> {
         let (told, durable) = oneshot::channel();
-        self.submit(what, told);
+        self.submit(what, Told::Task(told));
         durable.await.map_err(|_| BranchError::Closed)
     }
 

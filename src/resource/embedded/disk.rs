@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Slice};
 
 use crate::participant::BranchId;
-use crate::protocol::types::{Branch, CommitId, Session};
+use crate::protocol::types::{Branch, CommitId, Session, StoreId};
 use crate::store::DATABASE_WORKERS;
 use crate::store::journals;
 
+use crate::random::draw_into;
 use crate::store::intact::{self, Damage, Forced};
 
 use super::error::OpenError;
-use super::footprint::Footprint;
+use super::footprint::{Footprint, RecordError};
+use super::meta::Meta;
 
 /// The format that this program writes, and the latest that it reads.
 pub(super) const FORMAT: u32 = 1;
@@ -23,13 +25,11 @@ pub(super) const FORMAT: u32 = 1;
 const LOCK: &str = "lock";
 const FORMAT_FILE: &str = "format";
 const FORMAT_WORDS: &str = "paxos-commit embedded store, format ";
+const IDENTITY_WORDS: &str = "identity ";
 const DATABASE: &str = "database";
 /// A database that is not complete yet.
 const NEW_DATABASE: &str = "database.new";
 const NEW_FORMAT_FILE: &str = "format.new";
-
-/// Where the horizon stands in the keyspace `meta`.
-pub(super) const SETTLED: &[u8] = b"settled";
 
 /// The keyspaces of a store. See the [table](super#on-disk).
 pub(super) struct Keyspaces {
@@ -44,18 +44,20 @@ pub(super) struct Opened {
     pub(super) keyspaces: Keyspaces,
     pub(super) database: Database,
     pub(super) branches: Vec<(BranchId, Footprint)>,
-    pub(super) settled: Option<CommitId>,
+    pub(super) meta: Meta,
+    pub(super) identity: StoreId,
     /// Held as long as the store is open.
     pub(super) lock: File,
 }
 
-/// The name of a branch on disk: `commit id/session/participant`, which sorts by commit id.
+/// The name of a branch on disk: `commit id/session/store/participant`, which sorts by commit id.
 pub(super) fn name_of(branch: &BranchId) -> String {
     let Branch {
         participant,
         session,
+        store,
     } = &branch.branch;
-    format!("{}/{:016x}/{participant}", branch.id, session.0)
+    format!("{}/{:016x}/{store}/{participant}", branch.id, session.0)
 }
 
 /// The first name that comes after all branches of `id`.
@@ -64,15 +66,17 @@ pub(super) fn end_of(id: CommitId) -> String {
 }
 
 fn branch_of(name: &str) -> Option<BranchId> {
-    let mut parts = name.splitn(3, '/');
+    let mut parts = name.splitn(4, '/');
     let id = parts.next()?.parse().ok()?;
     let session = u64::from_str_radix(parts.next()?, 16).ok().map(Session)?;
+    let store = parts.next()?.parse().ok()?;
     let participant = parts.next()?.parse().ok()?;
     let branch = BranchId {
         id,
         branch: Branch {
             participant,
             session,
+            store,
         },
     };
     // One branch has one name.
@@ -84,11 +88,11 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
     let disk = Disk { dir, cache_bytes };
     disk.create_directory()?;
     // Asked before anything is touched, and again once nobody else can.
-    if !disk.has_format()? {
+    if disk.identity()?.is_none() {
         disk.expect_nothing_else()?;
     }
     let lock = disk.lock()?;
-    if disk.has_format()? {
+    let identity = if let Some(identity) = disk.identity()? {
         if !disk.path(DATABASE).join("version").exists() {
             return Err(disk.damaged("its database is missing"));
         }
@@ -101,13 +105,15 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, OpenError> {
             Damage::Rotten(what) => disk.damaged(what),
             Damage::Io(source) => io("read", &disk.path(DATABASE))(source),
         })?;
+        identity
     } else {
-        disk.create()?;
-    }
-    disk.load(lock)
+        disk.create()?
+    };
+    disk.load(lock, identity)
 }
 
-struct Disk<'d> {
+/// A directory that is being opened.
+pub(super) struct Disk<'d> {
     dir: &'d Path,
     cache_bytes: u64,
 }
@@ -117,14 +123,14 @@ impl Disk<'_> {
         self.dir.join(name)
     }
 
-    fn damaged(&self, what: impl Into<String>) -> OpenError {
+    pub(super) fn damaged(&self, what: impl Into<String>) -> OpenError {
         OpenError::Damaged {
             dir: self.dir.into(),
             what: what.into(),
         }
     }
 
-    fn database(&self, source: fjall::Error) -> OpenError {
+    pub(super) fn database(&self, source: fjall::Error) -> OpenError {
         let dir = self.dir.into();
         match source {
             fjall::Error::Locked => OpenError::InUse { dir },
@@ -158,17 +164,27 @@ impl Disk<'_> {
         }
     }
 
-    /// Whether the store was completed once. That file is written last.
-    fn has_format(&self) -> Result<bool, OpenError> {
+    /// The identity of the store, if it was completed once. That file is written last.
+    fn identity(&self) -> Result<Option<StoreId>, OpenError> {
         let path = self.path(FORMAT_FILE);
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io("read", &path)(error)),
         };
-        let number = text.strip_prefix(FORMAT_WORDS).map(str::trim_end);
-        match number.and_then(|number| number.parse().ok()) {
-            Some(FORMAT) => Ok(true),
+        let rest = text.strip_prefix(FORMAT_WORDS).unwrap_or_default();
+        let mut lines = rest.lines();
+        let number = lines.next().and_then(|number| number.parse().ok());
+        let identity = lines.next().and_then(|line| {
+            let identity = line.strip_prefix(IDENTITY_WORDS)?;
+            identity.parse().ok()
+        });
+        match number {
+            Some(FORMAT) if identity.is_some() => Ok(identity),
+            Some(FORMAT) => Err(self.damaged(format!(
+                "its file {FORMAT_FILE} has no identity: expected a second line \
+                 \"{IDENTITY_WORDS}\" and 32 hexadecimal digits, got {text:?}"
+            ))),
             Some(got) if got > FORMAT => Err(OpenError::Newer {
                 dir: self.dir.into(),
                 got,
@@ -198,7 +214,7 @@ impl Disk<'_> {
 
     /// Makes a store. A crash at any point leaves nothing, or an empty database, and the next start
     /// goes on from there.
-    fn create(&self) -> Result<(), OpenError> {
+    fn create(&self) -> Result<StoreId, OpenError> {
         self.expect_nothing_else()?;
         let (new, database) = (self.path(NEW_DATABASE), self.path(DATABASE));
         if database.exists() {
@@ -220,12 +236,17 @@ impl Disk<'_> {
         }
         let (new, format) = (self.path(NEW_FORMAT_FILE), self.path(FORMAT_FILE));
         let mut file = File::create(&new).map_err(io("create", &new))?;
-        let written = file.write_all(format!("{FORMAT_WORDS}{FORMAT}\n").as_bytes());
+        let mut identity = [0; 16];
+        draw_into(&mut identity);
+        let identity = StoreId::from(identity);
+        let text = format!("{FORMAT_WORDS}{FORMAT}\n{IDENTITY_WORDS}{identity}\n");
+        let written = file.write_all(text.as_bytes());
         written
             .and_then(|()| file.sync_all())
             .map_err(io("write", &new))?;
         fs::rename(&new, &format).map_err(io("rename", &new))?;
-        sync(self.dir)
+        sync(self.dir)?;
+        Ok(identity)
     }
 
     /// A database without a format file was never used; if it was, someone took the file away.
@@ -279,7 +300,7 @@ impl Disk<'_> {
         })
     }
 
-    fn load(&self, lock: File) -> Result<Opened, OpenError> {
+    fn load(&self, lock: File, identity: StoreId) -> Result<Opened, OpenError> {
         let path = self.path(DATABASE);
         // What is read must be durable before anybody is told of it.
         journals::force(&path).map_err(io("force to disk the journals in", &path))?;
@@ -290,21 +311,13 @@ impl Disk<'_> {
             let (name, record) = entry.into_inner().map_err(|error| self.database(error))?;
             branches.push(self.branch(&name, &record)?);
         }
-        let settled = keyspaces.meta.get(SETTLED);
-        let settled = match settled.map_err(|error| self.database(error))? {
-            None => None,
-            Some(text) => {
-                let id = std::str::from_utf8(&text)
-                    .ok()
-                    .and_then(|text| text.parse().ok());
-                Some(id.ok_or_else(|| self.damaged("its settled horizon is no commit id"))?)
-            }
-        };
+        let meta = Meta::load(self, &keyspaces)?;
         Ok(Opened {
             keyspaces,
             database,
             branches,
-            settled,
+            meta,
+            identity,
             lock,
         })
     }
@@ -314,12 +327,12 @@ impl Disk<'_> {
         let Some(branch) = branch_of(&key) else {
             return Err(self.damaged(format!("{key:?} names no prepared branch")));
         };
-        let footprint = Footprint::decode(name, record).map_err(|source| OpenError::Record {
-            dir: self.dir.into(),
-            key,
-            source,
-        })?;
-        Ok((branch, footprint))
+        let dir = self.dir.into();
+        match Footprint::decode(name, record) {
+            Ok(footprint) => Ok((branch, footprint)),
+            Err(RecordError::Version { got }) => Err(OpenError::RecordVersion { dir, key, got }),
+            Err(source) => Err(OpenError::Record { dir, key, source }),
+        }
     }
 }
 
@@ -357,13 +370,15 @@ mod tests {
         let branch = Branch {
             participant: "ledger".parse().unwrap(),
             session: Session(7),
+            store: StoreId::from_u128(1),
         };
         let roster = Roster::new([branch.clone()]).unwrap();
         let id = |sequence| {
             let txn = TxnId {
                 generation: 1,
-                initiator: InitiatorId(2),
+                initiator: InitiatorId::from_u128(2),
                 sequence,
+                nonce: 9,
             };
             CommitId::new(txn, &roster)
         };
@@ -372,10 +387,11 @@ mod tests {
             branch: branch.clone(),
         };
         let name = name_of(&of(3));
+        let store = "00000000000000000000000000000001";
         assert_eq!(
             name,
-            format!("{}/0000000000000007/ledger", id(3)),
-            "the commit id, the session, the participant"
+            format!("{}/0000000000000007/{store}/ledger", id(3)),
+            "the commit id, the session, the store, the participant"
         );
         assert_eq!(branch_of(&name), Some(of(3)));
         for wrong in [

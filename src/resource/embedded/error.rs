@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::participant::BranchId;
-use crate::protocol::types::TxnId;
+use crate::protocol::types::{StoreId, TxnId};
 
-use super::footprint::RecordError;
+use super::footprint::{RecordError, VERSION};
+use super::meta::Served;
 use super::work::{
     KEY_BYTES_MAX, READS_MAX, SCAN_ROWS_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX, WRITES_MAX,
 };
@@ -75,6 +75,19 @@ pub enum OpenError {
         /// What is wrong.
         source: RecordError,
     },
+    /// Another version of the program wrote a prepared branch.
+    #[error(
+        "the store in {dir} holds, under {key:?}, a prepared branch of version {got}, and this program \
+         knows version {VERSION}: run the version of the program that wrote it. Nothing is damaged"
+    )]
+    RecordVersion {
+        /// The directory.
+        dir: PathBuf,
+        /// The name of the branch.
+        key: String,
+        /// Its version.
+        got: u8,
+    },
     /// The database below refused.
     #[error(
         "the database of the store in {dir} did not open; if that is damage and not a passing error \
@@ -118,8 +131,12 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Why work was refused. Whatever was done before stands, and may still be prepared, unless
-/// [`Read`](WorkError::Read) or [`Ended`](WorkError::Ended) says otherwise.
+/// Why work was refused.
+///
+/// **An operation that fails poisons its transaction, as in SQL**: from then on the branch can only
+/// vote `Aborted`, even if the caller ignores the error. (Counter-example: a transfer ignores the
+/// conflict of one account, and the other account's half is committed.) An operation whose failure
+/// is part of the plan belongs into [`Work::attempt`](super::Work::attempt).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum WorkError {
@@ -159,10 +176,23 @@ pub enum WorkError {
     /// The transaction is being prepared, or is over.
     #[error("the transaction is being prepared, or is over: work belongs before its commit")]
     Ended,
-    /// An earlier operation could not read the disk, so the transaction can only abort.
+    /// An earlier operation failed, so the transaction can only abort.
     #[error("an earlier operation of the transaction failed, so it can only abort")]
     Poisoned,
-    /// The disk could not be read. The transaction can only abort from now on.
+    /// The branch belongs to a session that is connected with another store: no session would
+    /// prepare the work, or release its locks.
+    #[error(
+        "expected a branch of the store {expected}, got one of the store {got}: work in the store \
+         with which the participant was connected"
+    )]
+    OtherStore {
+        /// The identity of this store.
+        expected: StoreId,
+        /// The store of the branch.
+        got: StoreId,
+    },
+    /// The disk could not be read. The transaction can only abort from now on, an
+    /// [attempt](super::Work::attempt) or not.
     #[error("the store could not be read, so the transaction can only abort")]
     Read(#[source] fjall::Error),
     /// The store was closed.
@@ -182,7 +212,7 @@ pub enum LocalError<E> {
     /// The work was given up by the caller's own code.
     #[error(transparent)]
     Work(E),
-    /// An operation could not read the disk, though the caller's code went on.
+    /// An operation failed, and the caller's code ignored its error.
     #[error("an operation of the local transaction failed, so it was not committed")]
     Poisoned,
     /// The store was closed. If that happened while the transaction was being saved, it may stand.
@@ -194,14 +224,16 @@ pub enum LocalError<E> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BranchError {
-    /// A commit of what is neither prepared nor proved to be committed.
+    /// A participant connects to the store of another one.
     #[error(
-        "told to commit {branch}, which is not prepared here, and no marker proves that it was \
-         committed: expected one of the two; is this the store in which it was prepared?"
+        "this store keeps the branches of {expected}, and the certificate is one of {got}: open the \
+         store in a directory of its own, or connect with a certificate of {expected}"
     )]
-    NoProof {
-        /// The branch.
-        branch: BranchId,
+    OtherParticipant {
+        /// Whose branches the store keeps.
+        expected: Served,
+        /// The participant that connects.
+        got: Served,
     },
     /// The disk could not be read.
     #[error("the store could not be read")]

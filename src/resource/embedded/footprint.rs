@@ -7,7 +7,7 @@ use fjall::Slice;
 use thiserror::Error;
 
 /// The format of a prepared branch.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// What a transaction has read and written here; and with that, which locks it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

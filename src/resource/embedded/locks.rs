@@ -169,6 +169,20 @@ impl Locks {
         }
     }
 
+    /// A write was undone: its exclusive lock becomes the shared one of a read, or is released.
+    pub(super) fn relax(&mut self, owner: Owner, key: &Slice, was_read: bool) {
+        let is_mine = matches!(self.rows.get(&**key), Some(Row::Exclusive(by)) if *by == owner);
+        if !is_mine {
+            return;
+        }
+        if was_read {
+            let readers = Readers(vec![owner]);
+            self.rows.insert(key.clone(), Row::Shared(readers));
+        } else {
+            self.rows.remove(&**key);
+        }
+    }
+
     /// Takes again what a prepared branch had locked before a restart.
     pub(super) fn restore(&mut self, owner: Owner, of: &Footprint) -> Result<(), Held> {
         for key in of.writes.keys() {

@@ -1,10 +1,10 @@
 //! A transactional key-value store inside the service's process, that takes part in distributed
 //! transactions.
 //!
-//! Keys and values are bytes; rows sort by key. A service works under a transaction's id
+//! Keys and values are bytes; rows sort by key. A service works under a branch
 //! ([`Embedded::work`]), a participant prepares and finishes that work (the store is its
-//! [`ResourceManager`](crate::participant::ResourceManager)), and [`Embedded::local`] commits what
-//! concerns nobody else.
+//! [`ResourceManager`](crate::participant::ResourceManager)), and [`Embedded::local`] commits
+//! transactions of this store alone.
 //!
 //! ```
 //! use paxos_commit::resource::embedded::{Embedded, Options, WorkError};
@@ -31,12 +31,16 @@
 //! # }
 //! ```
 //!
-//! In a distributed transaction the work may be done before the commit, under the id that the
-//! caller sends along, or by a request that travels inside the prepare and runs here just before
-//! the branch is saved:
+//! In a distributed transaction the work may be done before the commit, under the branch that the
+//! participant gives for the caller's id, or by a request that travels inside the prepare and runs
+//! here just before the branch is saved:
 //!
 //! ```no_run
-//! use paxos_commit::protocol::types::TxnId;
+//! # async fn example(
+//! #     access: paxos_commit::Access,
+//! #     txn: paxos_commit::protocol::types::TxnId,
+//! # ) -> Result<(), paxos_commit::resource::embedded::RequestError> {
+//! use paxos_commit::participant::Participant;
 //! use paxos_commit::resource::embedded::{Embedded, Options, RequestError, Work};
 //!
 //! fn balance(work: &Work, account: &[u8]) -> Result<u64, RequestError> {
@@ -59,12 +63,13 @@
 //! let options = Options::new().requests(|work, request| take(work, &request.0));
 //! let store = Embedded::open("/var/lib/ledger", options)?;
 //!
-//! // Or: work first, under the id that came with the caller's message, once the participant has
-//! // given this service a branch of that transaction.
-//! let txn: TxnId = "00000001-00c0ffee00c0ffee-0000002a".parse()?;
-//! let work = store.work(txn);
-//! take(&work, b"account/alice 30")?;
-//! # Ok::<(), RequestError>(())
+//! let participant = Participant::builder(access).connect(store.clone()).await?;
+//!
+//! // Or: work first, under a branch of the transaction whose id came with the caller's message.
+//! let branch = participant.branch(txn).await?;
+//! take(&store.work(&branch), b"account/alice 30")?;
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # Isolation
@@ -78,10 +83,17 @@
 //! votes `ReadOnly` lets its locks go early, which is allowed only when the work has ended in
 //! every branch.)
 //!
-//! **Nobody waits for a lock.** Who cannot have one is told at once who holds it
-//! ([`WorkError::Conflict`]), aborts and tries again. So there are no deadlocks; but nothing is
-//! fair either, and one hot row makes many aborts. A branch in doubt keeps its locks for as long as
-//! its outcome is unknown.
+//! **No transaction waits for a lock.** An operation that cannot have its lock fails at once, and says
+//! which transaction holds it ([`WorkError::Conflict`]): abort and try again. So there are no
+//! deadlocks; but nothing is fair either, and one hot row makes many aborts. A branch in doubt keeps
+//! its locks for as long as its outcome is unknown.
+//!
+//! **A failed operation poisons its branch**, as in SQL: the branch votes `Aborted`, even if the
+//! service ignores the error. [`Work::attempt`] is the savepoint for what may fail.
+//!
+//! **Locks end with the branch.** A branch that is not asked to prepare within the participant's
+//! [`work_max`](crate::participant::ParticipantBuilder::work_max) is released, and a handle of it
+//! that a service still has locks nothing more ([`WorkError::Ended`]).
 //!
 //! What this does not cover: [`read`](Embedded::read) and [`snapshot`](Embedded::snapshot) take no
 //! locks. A snapshot is one consistent state of *this* store, with all of a transaction's local
@@ -95,15 +107,16 @@
 //! | name | what |
 //! |---|---|
 //! | `lock` | locked by the process that has the store open |
-//! | `format` | `paxos-commit embedded store, format 1`; written last when a store is made |
+//! | `format` | `paxos-commit embedded store, format 1`, and a second line with the store's identity; written last when a store is created |
 //! | `database/` | fjall, with four keyspaces |
 //!
 //! | keyspace | key | value |
 //! |---|---|---|
 //! | `data` | the row's key | the row's value |
-//! | `prepared` | the branch: `commit id/session/participant`, as text | what it wrote and locked (below) |
+//! | `prepared` | the branch: `commit id/session/store/participant`, as text | what it wrote and locked (below) |
 //! | `committed` | the branch | nothing: the marker that proves the commit |
-//! | `meta` | `settled` | the horizon, a commit id as text: up to there markers are dropped |
+//! | `meta` | `opening/` and its number, 20 digits | a number drawn for that opening, 16 hexadecimal digits; the last 65,536 are kept |
+//! | `meta` | `cluster`, `participant` | the names of the first participant that was connected |
 //!
 //! A prepared branch is saved as
 //!
@@ -124,10 +137,13 @@
 //!    writes into `data`, its entry out of `prepared`, its marker into `committed`. To roll back
 //!    removes the entry. So `data` never holds an effect of what is not committed.
 //! 2. No two prepared branches hold locks that exclude each other.
-//! 3. A branch up to the horizon that is not in `prepared` has had its outcome.
+//! 3. A marker is there from the commit until the commit is settled and off the list of those that
+//!    still wait for a branch. No other thing proves a commit: not the horizon, and not time.
+//! 4. An opening is durable before [`Embedded::open`] returns.
 //!
-//! Every save goes through one thread, which writes whatever waits in one batch with one
-//! `fdatasync`. If that fails the process ends, since nobody can know what is on disk then.
+//! Every save but that of an opening goes through one thread, which writes whatever waits in one
+//! batch with one `fdatasync`. If that fails the process ends, since nobody can know what is on disk
+//! then.
 //!
 //! # What is noticed of damage, and what is not
 //!
@@ -135,17 +151,36 @@
 //! its last save, or with lists of tables that are not what was written. Damaged blocks of tables are
 //! noticed when they are read: the operation fails, and its transaction aborts.
 //!
-//! Not noticed: that the last save is damaged, which looks like one that a crash has torn; that the
-//! directory is an older copy of itself, or a new and empty one. (A replica keeps a second file for
-//! that, and its peers remember; a participant has none.) Lost prepared branches come to light when
-//! their commit comes ([`BranchError::NoProof`]); lost commits do not. Never restore a store from a
-//! backup while transactions of its participant are under way.
+//! Not noticed when it is opened: that the last save is damaged, which looks like one that a crash
+//! has torn; that the directory is an older copy of itself, or a new and empty one.
+//!
+//! # Another directory under the same name
+//!
+//! A store has an **identity**, which is drawn when its directory is made, and counts its
+//! **openings**. The identity stands in every ticket and roster, and the control log names the store of
+//! each participant, so only sessions of the right store work and finish branches. What happens if the
+//! directory is not the one that it was:
+//!
+//! | directory | identity | what happens |
+//! |---|---|---|
+//! | empty (a volume that is not mounted), or of another store | another one | [`connect`](crate::participant::ParticipantBuilder::connect) refuses it with both identities. What it holds prepared it finishes first. If the right directory is lost for good, `paxos-commit participant gone` gives the name to the next store; commits that it has not applied stay listed until an operator releases them by name. |
+//! | an older copy of the directory | the same | It is turned away, however often it is opened: it does not remember the opening that worked last. If it is to take the place of the original (a backup), `paxos-commit participant restored` lets it in, and the operator who says so answers for what was committed after the copy was made: a branch that was prepared and is not there is [`Missing`](crate::participant::Proof::Missing) when its commit comes, and a commit that was applied and is not there is lost **without a word**. |
+//! | a copy that is made while the original is open, and opened | the same | It is let in, and the original is turned away. |
+//! | of another participant | – | [`serves`](crate::participant::ResourceManager::serves) refuses it: the store keeps the names of the first participant that was connected. |
+//!
+//! `Missing` does not change by waiting. Never restore a store from a backup while transactions of
+//! its participant are in flight; never open a copy beside the original. A second process needs a
+//! participant's name, a certificate and a directory of its own.
 
+mod attempt;
 mod branch;
 mod disk;
 mod error;
 mod footprint;
+mod local;
 mod locks;
+mod meta;
+mod options;
 mod save;
 mod snapshot;
 mod state;
@@ -164,71 +199,29 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fjall::{Database, Slice};
-use tokio::sync::oneshot;
 
-use crate::protocol::types::{Request, TxnId};
+use crate::participant::Branch;
+use crate::protocol::types::{Opening, StoreId, TxnId};
 use crate::store::committer::{Committer, CommitterConfig, Stats};
 
 use disk::{Keyspaces, Opened};
 use locks::Owner;
-use save::{Save, StoreSaver, What};
+use options::RequestHandler;
+use save::{Save, StoreSaver, Told, What};
 use state::{Role, State};
+use work::Scope;
 
 pub use branch::MARKERS_PER_SAVE;
 pub use error::{BranchError, Holder, LocalError, OpenError, ReadError, RequestError, WorkError};
 pub use footprint::RecordError;
+pub use meta::Served;
+pub use options::Options;
 pub use snapshot::{Rows, Snapshot};
 pub use state::ENDED_MAX;
 pub use work::{
     KEY_BYTES_MAX, READS_MAX, Row, SCAN_ROWS_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX, WRITES_MAX,
     Work,
 };
-
-/// Runs the request of a `Prepare`.
-type RequestHandler = dyn Fn(&Work, &Request) -> Result<(), RequestError> + Send + Sync;
-
-/// How a store is opened.
-#[derive(Clone)]
-pub struct Options {
-    cache_bytes: u64,
-    requests: Option<Arc<RequestHandler>>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            cache_bytes: 32 * 1024 * 1024,
-            requests: None,
-        }
-    }
-}
-
-impl Options {
-    /// A cache of 32 MiB, and no requests.
-    pub fn new() -> Self {
-        Options::default()
-    }
-
-    /// How many bytes of rows the store keeps in memory, besides those written lately.
-    pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.cache_bytes = bytes;
-        self
-    }
-
-    /// What runs the requests that travel inside a prepare. Without it they abort.
-    ///
-    /// If the handler returns an error, or panics, the branch aborts. It runs on the task that
-    /// prepares: its reads come from memory, or now and then from the disk, and to hand it to
-    /// another thread would cost more than all the rest of a prepare. So it must not wait for
-    /// anything else.
-    pub fn requests(
-        mut self,
-        handler: impl Fn(&Work, &Request) -> Result<(), RequestError> + Send + Sync + 'static,
-    ) -> Self {
-        self.requests = Some(Arc::new(handler));
-        self
-    }
-}
 
 /// A store; see the [module](self). Clones are handles of the same store.
 ///
@@ -250,8 +243,11 @@ struct Inner {
     committer: Committer<StoreSaver>,
     store: Arc<Store>,
     requests: Option<Arc<RequestHandler>>,
-    /// Held while markers are dropped.
-    settling: tokio::sync::Mutex<()>,
+    identity: StoreId,
+    /// Those that the store remembers, this one last.
+    openings: Vec<Opening>,
+    /// Held while the first participant is saved.
+    serving: Mutex<()>,
 }
 
 /// What the committer's thread, handles of work and snapshots share too. Dropped in this order: the
@@ -318,10 +314,11 @@ impl Embedded {
             keyspaces,
             database,
             branches,
-            settled,
+            meta,
+            identity,
             lock,
         } = disk::open(dir, cache_bytes)?;
-        let mut state = State::new(settled);
+        let mut state = State::new(meta.served);
         for (branch, footprint) in branches {
             let name = branch.to_string();
             if let Err(held) = state.restore(branch, footprint) {
@@ -332,6 +329,11 @@ impl Embedded {
                 });
             }
         }
+        let openings = meta::open_again(&database, &keyspaces, meta.openings);
+        let openings = openings.map_err(|source| OpenError::Database {
+            dir: dir.into(),
+            source,
+        })?;
         let store = Arc::new(Store {
             state: Mutex::new(state),
             keyspaces,
@@ -354,23 +356,43 @@ impl Embedded {
             committer,
             store,
             requests,
-            settling: tokio::sync::Mutex::new(()),
+            identity,
+            openings,
+            serving: Mutex::new(()),
         };
         Ok(Embedded {
             inner: Arc::new(inner),
         })
     }
 
-    /// The work of a transaction in this store. All handles of one transaction share it.
+    /// The work of a branch in this store. All handles of one branch share it.
     ///
-    /// Call it only once the participant has given this service a branch of the transaction: it is
-    /// the participant who will prepare the work, or let it go.
-    pub fn work(&self, txn: TxnId) -> Work {
+    /// The branch comes from the participant that is connected with this store: it is its session
+    /// that will prepare the work, or release its locks. Once that has happened, every operation
+    /// answers [`WorkError::Ended`].
+    pub fn work(&self, branch: &Branch) -> Work {
+        let (expected, got) = (self.inner.identity, branch.store());
+        if expected != got {
+            return Work {
+                scope: Scope::OtherStore { expected, got },
+                ..self.join(branch.txn(), || false)
+            };
+        }
+        self.join(branch.txn(), || branch.is_open())
+    }
+
+    fn join(&self, txn: TxnId, is_open: impl FnOnce() -> bool) -> Work {
         let store = &self.inner.store;
-        let owner = store.lock().join(txn);
-        // The number of nobody: every operation answers that the transaction has ended.
+        let owner = store.lock().join(txn, is_open);
+        // No work has this number: every operation answers that the transaction has ended.
         let owner = owner.unwrap_or(Owner(0));
         Work::new(Arc::clone(store), owner, Role::Service)
+    }
+
+    /// The work of a transaction, as if a session had begun it.
+    #[cfg(test)]
+    pub(crate) fn work_of(&self, txn: TxnId) -> Work {
+        self.join(txn, || true)
     }
 
     /// The committed value of a row; `None` if it is not there. Takes no lock and waits for nobody.
@@ -386,56 +408,6 @@ impl Embedded {
     /// All committed rows as they are now, whatever is committed later. Takes no locks.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(Arc::clone(&self.inner.store))
-    }
-
-    /// A transaction of this store alone: `work` reads and writes, with the same locks as any other,
-    /// and when it returns `Ok` its writes are committed; they are durable when this returns.
-    ///
-    /// `work` runs on the calling task and must not wait for anything. If this future is dropped
-    /// before it is ready, the transaction has been committed, is being committed, or was never
-    /// begun.
-    ///
-    /// # Errors
-    /// The error of `work`; then nothing was changed. On [`WorkError::Conflict`] try again.
-    pub async fn local<T, E>(
-        &self,
-        work: impl FnOnce(&Work) -> Result<T, E>,
-    ) -> Result<T, LocalError<E>> {
-        let (told, durable) = oneshot::channel();
-        let value = {
-            let store = &self.inner.store;
-            let owner = {
-                let mut state = store.lock();
-                if state.is_closed {
-                    return Err(LocalError::Closed);
-                }
-                state.begin(Holder::Local)
-            };
-            let local = Local { store, owner };
-            let handle = Work::new(Arc::clone(store), owner, Role::Service);
-            let value = work(&handle).map_err(LocalError::Work)?;
-            let buffer = {
-                let mut state = store.lock();
-                match state.work(owner, Role::Service).err() {
-                    None => {}
-                    Some(WorkError::Closed) => return Err(LocalError::Closed),
-                    Some(_) => return Err(LocalError::Poisoned),
-                }
-                state.take_work(owner)
-            };
-            drop(local);
-            let buffer = buffer.expect("only its own local transaction takes this work");
-            self.submit(
-                What::Local {
-                    owner,
-                    footprint: buffer.footprint,
-                },
-                told,
-            );
-            value
-        };
-        durable.await.map_err(|_| LocalError::Closed)?;
-        Ok(value)
     }
 
     /// How many rows and prefixes are locked now, by everyone together.
@@ -455,7 +427,7 @@ impl Embedded {
         self.inner.close();
     }
 
-    fn submit(&self, what: What, told: oneshot::Sender<()>) {
+    fn submit(&self, what: What, told: Told) {
         self.inner.committer.submit(Save { what, told });
     }
 }
@@ -471,17 +443,5 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// A local transaction whose work runs: if it fails, or panics, its locks are let go.
-struct Local<'s> {
-    store: &'s Store,
-    owner: Owner,
-}
-
-impl Drop for Local<'_> {
-    fn drop(&mut self) {
-        self.store.lock().drop_work(self.owner);
     }
 }

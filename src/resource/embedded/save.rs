@@ -1,18 +1,19 @@
 //! What is saved, and what becomes true once it is.
 
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use fjall::Slice;
 use tokio::sync::oneshot;
 
 use crate::participant::BranchId;
-use crate::protocol::types::CommitId;
 use crate::store::committer::{Batch, Failure, Saver};
 
 use super::Store;
-use super::disk::{SETTLED, name_of};
+use super::disk::name_of;
 use super::footprint::Footprint;
 use super::locks::Owner;
+use super::meta::Served;
 use super::state::End;
 
 /// One save. All of it becomes durable, or none.
@@ -23,7 +24,14 @@ use super::state::End;
 pub(super) struct Save {
     pub(super) what: What,
     /// Told when it is durable.
-    pub(super) told: oneshot::Sender<()>,
+    pub(super) told: Told,
+}
+
+/// Who waits until something is durable.
+pub(super) enum Told {
+    Task(oneshot::Sender<()>),
+    /// The thread of a call that is not asynchronous.
+    Thread(SyncSender<()>),
 }
 
 pub(super) enum What {
@@ -46,10 +54,12 @@ pub(super) enum What {
         owner: Owner,
         footprint: Footprint,
     },
+    /// These markers are not needed any more.
     Settle {
-        through: CommitId,
         markers: Vec<Slice>,
     },
+    /// From now on the store keeps the branches of this participant.
+    Serve(Served),
 }
 
 /// Lives on the committer's thread.
@@ -87,12 +97,12 @@ impl Saver for StoreSaver {
                 batch.remove(&keyspaces.prepared, &*name_of(branch));
             }
             What::Local { footprint, .. } => apply(footprint, batch),
-            What::Settle { through, markers } => {
-                batch.insert(&keyspaces.meta, SETTLED, &*through.to_string());
+            What::Settle { markers } => {
                 for marker in markers.drain(..) {
                     batch.remove(&keyspaces.committed, marker);
                 }
             }
+            What::Serve(served) => served.write(keyspaces, batch),
         }
         Ok(())
     }
@@ -117,14 +127,18 @@ impl Saver for StoreSaver {
                 state.end(owner, &footprint, End::Over);
                 Vec::new()
             }
-            What::Settle { through, .. } => {
-                state.settled = state.settled.max(Some(through));
+            What::Settle { .. } => Vec::new(),
+            What::Serve(served) => {
+                state.served = Some(served);
                 Vec::new()
             }
         };
         drop(state);
-        // Whoever asked may have gone; then nobody needs to be told.
-        let _ = save.told.send(());
+        // The caller may have stopped waiting.
+        match save.told {
+            Told::Task(told) => drop(told.send(())),
+            Told::Thread(told) => drop(told.send(())),
+        }
         drop(waiters);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use fjall::Slice;
 use tokio::sync::oneshot;
 
 use crate::participant::BranchId;
@@ -14,9 +15,10 @@ use crate::protocol::types::{CommitId, RosterDigest, TxnId};
 use super::error::{Holder, WorkError};
 use super::footprint::Footprint;
 use super::locks::{Held, Locks, Owner};
+use super::meta::Served;
 
-/// How many transactions that ended are remembered, so that work which comes late for one of them
-/// is refused. Work that comes later still is let go of when its transaction is settled.
+/// How many transactions that ended are remembered, so that a prepare which comes late for one of
+/// them aborts. (Late work is refused without this memory: its session has ended the branch.)
 pub const ENDED_MAX: usize = 64 * 1024;
 
 /// See the [module](self).
@@ -24,8 +26,8 @@ pub const ENDED_MAX: usize = 64 * 1024;
 pub(super) struct State {
     pub(super) is_closed: bool,
     pub(super) locks: Locks,
-    /// Up to here everything is settled.
-    pub(super) settled: Option<CommitId>,
+    /// Whose branches the store keeps, as it is saved.
+    pub(super) served: Option<Served>,
     last_owner: u64,
     holders: BTreeMap<Owner, Holder>,
     /// Work under way.
@@ -133,9 +135,9 @@ pub(super) enum Preparing {
 }
 
 impl State {
-    pub(super) fn new(settled: Option<CommitId>) -> Self {
+    pub(super) fn new(served: Option<Served>) -> Self {
         State {
-            settled,
+            served,
             ..State::default()
         }
     }
@@ -163,11 +165,20 @@ impl State {
         owner
     }
 
-    /// The work of a transaction; none if that is known to have ended, or the store has.
-    pub(super) fn join(&mut self, txn: TxnId) -> Option<Owner> {
+    /// The work of a transaction; none if the transaction is over here, or the store is closed.
+    ///
+    /// `is_open` says whether the session still has the branch. Every end of a branch first makes
+    /// it false, and then takes the lock of this state to release the branch's locks; so work that
+    /// begins here is released by its session. (Counter-example: the end of a transaction is only
+    /// remembered here, among so many that end later that it is forgotten, and a handle that was
+    /// kept begins work that no session ends.)
+    pub(super) fn join(&mut self, txn: TxnId, is_open: impl FnOnce() -> bool) -> Option<Owner> {
+        if self.is_closed || !is_open() {
+            return None;
+        }
         match self.owners.get(&txn) {
             Some(owner) => Some(*owner),
-            None if self.is_closed || self.ended.ends.contains_key(&txn) => None,
+            None if self.ended.ends.contains_key(&txn) => None,
             None => Some(self.begin(Holder::Transaction(txn))),
         }
     }
@@ -191,6 +202,33 @@ impl State {
         match buffer.health {
             Health::Good => Ok((buffer, &mut self.locks)),
             Health::Poisoned => Err(WorkError::Poisoned),
+        }
+    }
+
+    /// An operation of the work failed: it can only abort from now on.
+    pub(super) fn poison(&mut self, owner: Owner) {
+        if let Some(buffer) = self.buffers.get_mut(&owner) {
+            buffer.health = Health::Poisoned;
+        }
+    }
+
+    /// Sets rows that the work has written to what they were before an attempt.
+    pub(super) fn undo(&mut self, owner: Owner, rows: BTreeMap<Slice, Option<Option<Slice>>>) {
+        let Some(buffer) = self.buffers.get_mut(&owner) else {
+            return;
+        };
+        let Footprint { writes, reads, .. } = &mut buffer.footprint;
+        for (key, before) in rows {
+            let bytes = |value: &Option<Slice>| key.len() + value.as_ref().map_or(0, |it| it.len());
+            let restored = before.as_ref().map_or(0, bytes);
+            let undone = match before {
+                Some(value) => writes.insert(key.clone(), value),
+                None => {
+                    self.locks.relax(owner, &key, reads.contains(&key));
+                    writes.remove(&key)
+                }
+            };
+            buffer.bytes = buffer.bytes + restored - undone.as_ref().map_or(0, bytes);
         }
     }
 

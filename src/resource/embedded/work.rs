@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use fjall::Slice;
 
+use crate::protocol::types::StoreId;
+
 use super::Store;
+use super::attempt::Undo;
 use super::error::WorkError;
 use super::footprint::Footprint;
-use super::locks::Owner;
-use super::state::{Health, Role};
+use super::locks::{Locks, Owner};
+use super::state::{Buffer, Role, State};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -47,23 +50,42 @@ impl Row {
     }
 }
 
-/// A handle of the work of one transaction in this store.
+/// A handle of the work of one branch in this store.
 ///
-/// All handles of one transaction share its reads, writes and locks. Dropping a handle does
-/// nothing: the work belongs to the transaction, and ends with it. From the moment when the
-/// transaction is prepared every operation answers [`WorkError::Ended`].
+/// All handles of one branch share its reads, writes and locks. Dropping a handle does nothing: the
+/// work belongs to the branch, and ends with it. From the moment when the branch is asked to
+/// prepare, every operation answers [`WorkError::Ended`].
 ///
-/// The operations do not wait for anyone. They read memory, and, where the store's cache misses,
+/// **An operation that fails poisons the branch**, as in SQL: it can only vote `Aborted`. See
+/// [`WorkError`]; and [`attempt`](Self::attempt) for what may fail.
+///
+/// The operations do not wait for any lock. They read memory, and, where the store's cache misses,
 /// the disk.
 pub struct Work {
-    store: Arc<Store>,
-    owner: Owner,
-    role: Role,
+    pub(super) store: Arc<Store>,
+    pub(super) owner: Owner,
+    pub(super) role: Role,
+    pub(super) scope: Scope,
+}
+
+/// What a failure of a handle's operation means.
+pub(super) enum Scope {
+    /// The branch can only abort.
+    Branch,
+    /// The attempt is undone, if the caller gives it up.
+    Attempt(Undo),
+    /// Every operation fails: the branch is one of another store.
+    OtherStore { expected: StoreId, got: StoreId },
 }
 
 impl Work {
     pub(super) fn new(store: Arc<Store>, owner: Owner, role: Role) -> Self {
-        Work { store, owner, role }
+        Work {
+            store,
+            owner,
+            role,
+            scope: Scope::Branch,
+        }
     }
 
     /// The value of a row, as this transaction sees it; `None` if it is not there.
@@ -73,10 +95,14 @@ impl Work {
     /// # Errors
     /// [`WorkError::Conflict`] if another transaction writes the row.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, WorkError> {
-        let key = checked_key(key.as_ref())?;
+        self.judged(self.read_row(key.as_ref()))
+    }
+
+    fn read_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, WorkError> {
+        let key = checked_key(key)?;
         {
             let mut state = self.store.lock();
-            let (buffer, locks) = state.work(self.owner, self.role)?;
+            let (buffer, locks) = self.enter(&mut state)?;
             if let Some(write) = buffer.footprint.writes.get(&key) {
                 return Ok(write.as_ref().map(|value| value.to_vec()));
             }
@@ -99,11 +125,11 @@ impl Work {
     /// prefix of its key.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), WorkError> {
         let value = value.as_ref();
-        if value.len() > VALUE_BYTES_MAX {
-            let bytes = value.len();
-            return Err(WorkError::Value { bytes });
-        }
-        self.write(key.as_ref(), Some(value.into()))
+        let bytes = value.len();
+        self.judged(match bytes <= VALUE_BYTES_MAX {
+            true => self.write(key.as_ref(), Some(value.into())),
+            false => Err(WorkError::Value { bytes }),
+        })
     }
 
     /// Deletes a row, there or not. Nobody else reads or writes it until the transaction ends.
@@ -112,7 +138,7 @@ impl Work {
     /// [`WorkError::Conflict`] if another transaction reads or writes the row, or has scanned a
     /// prefix of its key.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), WorkError> {
-        self.write(key.as_ref(), None)
+        self.judged(self.write(key.as_ref(), None))
     }
 
     /// The rows that start with `prefix`, in the order of their keys, as this transaction sees
@@ -123,7 +149,10 @@ impl Work {
     /// # Errors
     /// [`WorkError::Conflict`] if another transaction writes such a row.
     pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Result<Vec<Row>, WorkError> {
-        let prefix = prefix.as_ref();
+        self.judged(self.read_rows(prefix.as_ref()))
+    }
+
+    fn read_rows(&self, prefix: &[u8]) -> Result<Vec<Row>, WorkError> {
         if prefix.len() > KEY_BYTES_MAX {
             let bytes = prefix.len();
             return Err(WorkError::Key { bytes });
@@ -131,7 +160,7 @@ impl Work {
         let prefix = Slice::from(prefix);
         let own = {
             let mut state = self.store.lock();
-            let (buffer, locks) = state.work(self.owner, self.role)?;
+            let (buffer, locks) = self.enter(&mut state)?;
             if !buffer.footprint.prefixes.contains(&prefix) {
                 check_reads(&buffer.footprint)?;
                 if let Err(held) = locks.share_prefix(self.owner, &prefix) {
@@ -167,7 +196,7 @@ impl Work {
             key.len() + value.as_ref().map_or(0, |value| value.len())
         };
         let mut state = self.store.lock();
-        let (buffer, locks) = state.work(self.owner, self.role)?;
+        let (buffer, locks) = self.enter(&mut state)?;
         let writes = &mut buffer.footprint.writes;
         let before = writes.get(&key).map(|value| bytes_of(&key, value));
         let count = writes.len() + usize::from(before.is_none());
@@ -178,21 +207,49 @@ impl Work {
         if let Err(held) = locks.exclude(self.owner, &key) {
             return Err(state.conflict(&held));
         }
-        writes.insert(key, value);
+        let before = writes.insert(key.clone(), value);
         buffer.bytes = bytes;
+        if let Scope::Attempt(undo) = &self.scope {
+            undo.remember(key, before);
+        }
         Ok(())
     }
 
-    /// Reads what a lock protects, and looks whether it still did when it was read: the transaction
-    /// may have been let go of meanwhile, and others may have written.
+    /// Reads what a lock protects, and looks whether the lock is still there after that: the branch
+    /// may have ended meanwhile, and others may have written.
     fn read<T>(&self, read: impl FnOnce(&Store) -> fjall::Result<T>) -> Result<T, WorkError> {
         let read = read(&self.store);
         let mut state = self.store.lock();
-        let (buffer, _) = state.work(self.owner, self.role)?;
-        read.map_err(|error| {
-            buffer.health = Health::Poisoned;
-            WorkError::Read(error)
-        })
+        self.enter(&mut state)?;
+        read.map_err(WorkError::Read)
+    }
+
+    /// The buffer of this work, and the lock table.
+    fn enter<'s>(
+        &self,
+        state: &'s mut State,
+    ) -> Result<(&'s mut Buffer, &'s mut Locks), WorkError> {
+        match self.scope {
+            Scope::Branch | Scope::Attempt(_) => state.work(self.owner, self.role),
+            Scope::OtherStore { expected, got } => Err(WorkError::OtherStore { expected, got }),
+        }
+    }
+
+    /// What the failure of an operation means for the branch.
+    ///
+    /// A read counts like a write: its caller has no data, and what it writes instead is a guess.
+    fn judged<T>(&self, result: Result<T, WorkError>) -> Result<T, WorkError> {
+        let poisons = match (&result, &self.scope) {
+            (Ok(_), _) => false,
+            // The disk failed: no data of this branch can be trusted.
+            (Err(WorkError::Read(_)), _) => true,
+            (Err(_), Scope::Branch) => true,
+            (Err(_), Scope::Attempt(_) | Scope::OtherStore { .. }) => false,
+        };
+        if poisons {
+            self.store.lock().poison(self.owner);
+        }
+        result
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
-use crate::participant::{BranchId, Expiry, ResourceManager};
+use crate::participant::{BranchId, Expiry, Proof, ResourceManager};
 use crate::protocol::participant::{InDoubt, Owner};
-use crate::protocol::types::{CommitId, ParticipantName, ReadOnly, Request, TxnId, Vote};
+use crate::protocol::types::{CommitId, ParticipantName, ReadOnly, Request, StoreId, TxnId, Vote};
 
 use super::connection::Lease;
 use super::error::{BranchError, Refusal, WorkError};
-use super::finishing::{Ending, Finished, PAUSE_MAX, PAUSE_MIN};
+use super::finishing::{Ending, Finished, LOST_MAX, PAUSE_MAX, PAUSE_MIN};
 use super::state::{Known, Preparing, Seat, Slot};
 use super::xid::Process;
 use super::{Mariadb, Prepared};
@@ -50,6 +50,10 @@ impl From<Refusal> for Unprepared {
 
 impl ResourceManager for Mariadb {
     type Error = BranchError;
+
+    fn store(&self) -> StoreId {
+        self.inner.names.store
+    }
 
     fn serves(&self, cluster: &str, participant: &ParticipantName) -> Result<(), BranchError> {
         let options = self.options();
@@ -98,13 +102,15 @@ impl ResourceManager for Mariadb {
         }
     }
 
-    async fn commit(&self, branch: &BranchId) -> Result<(), BranchError> {
+    async fn commit(&self, branch: &BranchId) -> Result<Proof, BranchError> {
         self.expect_ours(branch)?;
-        if self.finish(Ending::Commit, branch).await? == Finished::Missing {
-            self.expect_committed(branch).await?;
+        let finished = self.finish(Ending::Commit, branch).await?;
+        if finished == Finished::Missing && !self.has_marker(branch).await? {
+            tracing::info!(%branch, "to be committed, neither stands prepared nor has a marker");
+            return Ok(Proof::Missing);
         }
         self.registry().ended(branch);
-        Ok(())
+        Ok(Proof::Found)
     }
 
     async fn rollback(&self, branch: &BranchId) -> Result<(), BranchError> {
@@ -137,12 +143,12 @@ impl ResourceManager for Mariadb {
         }
     }
 
-    async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
+    async fn settled(&self, through: CommitId, listed: &[BranchId]) -> Result<(), BranchError> {
         let seats = self.registry().settle(through);
         for seat in seats {
             self.let_go_of(&seat).await;
         }
-        self.drop_markers(through).await
+        self.drop_markers(through, listed).await
     }
 }
 
@@ -287,10 +293,15 @@ impl Mariadb {
         branch: &BranchId,
         process: Option<Process>,
     ) -> Result<Finished, BranchError> {
-        let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
+        let (begun, mut pause, mut lost) = (Instant::now(), PAUSE_MIN, 0);
         loop {
             match self.try_finish(ending, branch, process).await {
                 Err(BranchError::Held(_)) if begun.elapsed() < HELD_MAX => {}
+                // The server has closed it while it was idle, mostly.
+                Err(error) if error.is_lost() && lost < LOST_MAX => {
+                    lost += 1;
+                    continue;
+                }
                 ended => return ended,
             }
             if process == Some(self.inner.names.process) && pause == PAUSE_MAX {

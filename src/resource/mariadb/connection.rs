@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -12,7 +13,11 @@ use mysql_async::prelude::{AsQuery, FromRow, Queryable};
 use mysql_async::{Conn, Error, FromRowError, Opts, Row, from_row_opt};
 use tokio::time::timeout;
 
+use crate::protocol::types::StoreId;
+use crate::resource::identity::Owner;
+
 use super::error::AcquireError;
+use super::schema;
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const IDLE_MAX: Duration = Duration::from_secs(1);
@@ -81,27 +86,85 @@ fn unexpected(error: FromRowError) -> Error {
     Error::Other(Box::new(error))
 }
 
+/// The store that every new connection must lead to.
+pub(super) struct Expected {
+    pub(super) owner: Owner,
+    /// Not set while the adapter is being opened: its first connection reads it.
+    pub(super) store: OnceLock<Known>,
+}
+
+/// A store, and where its identity is kept.
+pub(super) struct Known {
+    pub(super) table: String,
+    pub(super) store: StoreId,
+}
+
+impl Expected {
+    /// Refuses a connection that leads to another store. (Counter-example: the server's address leads
+    /// to an empty server after a failover. A branch that the old server has committed is missing
+    /// there, and so is its marker; the other branches of a transaction are committed by then.)
+    async fn check(&self, connection: &mut Connection) -> Result<(), DialError> {
+        let Some(Known { table, store }) = self.store.get() else {
+            return Ok(());
+        };
+        let expected = *store;
+        match schema::found_identity(connection, table, &self.owner).await? {
+            Some(got) if got == expected => Ok(()),
+            got => Err(DialError::OtherStore { expected, got }),
+        }
+    }
+}
+
+/// Why a connection was not made, or is not used again.
+pub(super) enum DialError {
+    Server(Error),
+    OtherStore {
+        expected: StoreId,
+        got: Option<StoreId>,
+    },
+}
+
+impl From<Error> for DialError {
+    fn from(error: Error) -> Self {
+        DialError::Server(error)
+    }
+}
+
+impl From<DialError> for AcquireError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Server(source) => AcquireError::Refused { source },
+            DialError::OtherStore { expected, got } => AcquireError::OtherStore { expected, got },
+        }
+    }
+}
+
 /// Makes connections.
-pub(super) struct Dialer(pub(super) Opts);
+pub(super) struct Dialer {
+    opts: Opts,
+    expected: Arc<Expected>,
+}
 
 impl Manager for Dialer {
     type Type = Connection;
-    type Error = Error;
+    type Error = DialError;
 
-    async fn create(&self) -> Result<Connection, Error> {
-        let conn = Conn::new(self.0.clone()).await?;
-        Ok(Connection {
+    async fn create(&self) -> Result<Connection, DialError> {
+        let conn = Conn::new(self.opts.clone()).await?;
+        let mut connection = Connection {
             conn,
             prepared: Vec::new(),
-        })
+        };
+        self.expected.check(&mut connection).await?;
+        Ok(connection)
     }
 
-    async fn recycle(&self, held: &mut Connection, metrics: &Metrics) -> RecycleResult<Error> {
+    async fn recycle(&self, held: &mut Connection, metrics: &Metrics) -> RecycleResult<DialError> {
         if held.conn.is_disconnected() {
             return Err(RecycleError::message("the connection is closed"));
         }
         if metrics.last_used() > IDLE_MAX {
-            held.conn.ping().await?;
+            held.conn.ping().await.map_err(DialError::from)?;
         }
         Ok(())
     }
@@ -116,9 +179,15 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(opts: Opts, what: &'static str, max: usize, patience: Duration) -> Self {
+    pub(super) fn new(
+        opts: Opts,
+        expected: Arc<Expected>,
+        what: &'static str,
+        max: usize,
+        patience: Duration,
+    ) -> Self {
         let max = max.max(1);
-        let pool = Pool::builder(Dialer(opts))
+        let pool = Pool::builder(Dialer { opts, expected })
             .max_size(max)
             // The one that was used last: what serves it at the server is warm.
             .queue_mode(QueueMode::Lifo)
@@ -147,7 +216,7 @@ impl Connections {
             Err(PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)) => {
                 Err(AcquireError::Silent { seconds })
             }
-            Err(PoolError::Backend(source)) => Err(AcquireError::Refused { source }),
+            Err(PoolError::Backend(error)) => Err(error.into()),
             Err(PoolError::Closed) => Err(AcquireError::Closed),
             Err(PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_)) => {
                 unreachable!("there is a runtime, and no hook")

@@ -6,7 +6,8 @@ use mysql_async::{Error, FromRowError};
 use thiserror::Error;
 
 use crate::participant::BranchId;
-use crate::protocol::types::{NameError, ParticipantName, TxnId};
+use crate::protocol::types::{NameError, ParticipantName, StoreId, TxnId};
+use crate::resource::identity::found;
 
 /// Why a request was refused: whatever its handler says.
 pub type RequestError = Box<dyn StdError + Send + Sync>;
@@ -25,6 +26,8 @@ pub(super) mod code {
     pub(crate) const ROLLED_BACK_BY_DEADLOCK: u16 = 1614;
     /// There is no such connection.
     pub(crate) const NO_SUCH_THREAD: u16 = 1094;
+    /// There is no such table.
+    pub(crate) const NO_SUCH_TABLE: u16 = 1146;
 }
 
 /// The code of a server's error.
@@ -95,6 +98,15 @@ pub enum ConnectError {
         /// Its engine.
         got: String,
     },
+    /// The row of this participant holds no identity.
+    #[error(
+        "expected an identity of 32 hexadecimal digits and a key of 32 bytes in this participant's \
+         row of {table}, got something else: restore the row from a backup"
+    )]
+    Damaged {
+        /// The table.
+        table: String,
+    },
 }
 
 /// Why there is no connection.
@@ -125,6 +137,21 @@ pub enum AcquireError {
     Refused {
         /// Why not.
         source: Error,
+    },
+    /// A new connection leads to another store than the adapter was opened on.
+    #[error(
+        "the adapter was opened on the store {expected}, and a new connection leads to {}: does the \
+         server's address lead to another server now, or were the data created anew? Correct the \
+         address, or bring the right data back. If the other store is meant: `paxos-commit participant \
+         list` shows which one the replicas let in, `participant gone` gives it up, and the service \
+         starts again",
+        found(.got.as_ref())
+    )]
+    OtherStore {
+        /// The identity at [`Mariadb::connect`](super::Mariadb::connect).
+        expected: StoreId,
+        /// The identity now; none if the database has none for this participant.
+        got: Option<StoreId>,
     },
     /// This adapter was closed.
     #[error("the adapter is closed")]
@@ -286,16 +313,13 @@ pub enum BranchError {
          because of a bug. Part of a committed transaction is lost"
     )]
     RolledBack(BranchId),
-    /// It does not stand prepared, and nothing proves that it was committed.
-    #[error(
-        "{branch} is to be committed, does not stand prepared, and no marker proves its commit: was \
-         this database restored from a backup, or the branch rolled back by hand? Mend the data by \
-         hand; then `paxos-commit txn release` ends the transaction"
-    )]
-    NoProof {
-        /// The branch.
-        branch: BranchId,
-    },
+}
+
+impl BranchError {
+    /// Whether a connection of the server turned out to be lost.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, BranchError::Server { source, .. } if source.is_fatal())
+    }
 }
 
 /// Why a branch votes to abort although the server did all that it was told.

@@ -1,6 +1,7 @@
 //! What is done without the connection of the work: finish what stands prepared, look for it, prove
 //! commits and forget the proofs.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tokio::time::sleep;
 
 use crate::participant::BranchId;
 use crate::protocol::types::{Branch, CommitId, Session, TxnId};
+use crate::resource::masking::highest_masked;
 
 use super::Mariadb;
 use super::connection::Lease;
@@ -22,6 +24,9 @@ pub const MARKERS_PER_DELETE: usize = 1_000;
 /// The pauses before something that is about to be over is looked at again.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(1);
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How many connections are replaced, one after the other, if each turns out to be lost.
+pub(super) const LOST_MAX: usize = 3;
 
 /// How long the server may take to hand a branch over, once its session has let go of its lock. It
 /// takes microseconds: without any pause 1 of 8,000 tries came in between.
@@ -56,6 +61,14 @@ pub(super) enum Finished {
     Done,
     /// It does not stand prepared.
     Missing,
+}
+
+/// The columns `commit_id` and `session` of a row.
+type Key = (Vec<u8>, Vec<u8>);
+
+/// What tells a branch from all others of this participant: a session has one store.
+fn key_of(branch: &BranchId) -> (CommitId, Session) {
+    (branch.id, branch.branch.session)
 }
 
 impl Mariadb {
@@ -249,49 +262,27 @@ impl Mariadb {
         Ok(found.and_then(|bytes| Some(Process(bytes.try_into().ok()?))))
     }
 
-    /// A branch that is told to commit and is not prepared was committed before: there is its
-    /// marker, which the same transaction wrote, or it is settled (then it has had its outcome, or
-    /// it would still be prepared). Once neither was so, it is disputed, durably: a horizon that comes
-    /// later is not to take that for its end.
-    pub(super) async fn expect_committed(&self, branch: &BranchId) -> Result<(), BranchError> {
-        let (names, tables) = (&self.inner.names, &self.inner.tables);
-        let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM {0} WHERE {1}) OR EXISTS (SELECT 1 FROM {2} \
-             WHERE owner = X'{3}' AND through >= X'{4}' \
-             AND NOT EXISTS (SELECT 1 FROM {5} WHERE {1}))",
-            tables.branch,
-            names.key(branch),
-            tables.settled,
-            hex(&names.owner),
-            hex(&branch.id.to_be_bytes()),
-            tables.disputed
-        );
-        let what = "say whether it has committed";
+    /// Whether the branch has committed, durably: then there is its row, which is its marker. Only the
+    /// marker proves it.
+    pub(super) async fn has_marker(&self, branch: &BranchId) -> Result<bool, BranchError> {
+        for _ in 0..LOST_MAX {
+            match self.try_has_marker(branch).await {
+                Err(error) if error.is_lost() => {}
+                found => return found,
+            }
+        }
+        self.try_has_marker(branch).await
+    }
+
+    async fn try_has_marker(&self, branch: &BranchId) -> Result<bool, BranchError> {
         let mut lease = self.inner.finishing.lease().await?;
-        let asking = lease.row::<bool>(sql);
-        let found = self.answer(what, asking).await?;
-        let found = found.map_err(|source| BranchError::Server { what, source })?;
-        if found == Some(true) {
+        let found = self.is_committed(&mut lease, branch).await?;
+        if found {
             // InnoDB shows a commit before it has forced it to disk.
             self.force(&mut lease).await?;
-            lease.release();
-            return Ok(());
         }
-        let what = "remember that a commit is disputed";
-        let sql = format!(
-            "INSERT IGNORE INTO {} (owner, commit_id, session) VALUES (X'{}', X'{}', X'{}')",
-            tables.disputed,
-            hex(&names.owner),
-            hex(&branch.id.to_be_bytes()),
-            hex(&branch.branch.session.0.to_be_bytes())
-        );
-        let disputed = self.answer(what, lease.conn.query_drop(sql)).await?;
-        disputed.map_err(|source| BranchError::Server { what, source })?;
         lease.release();
-        let branch = branch.clone();
-        let error = BranchError::NoProof { branch };
-        tracing::error!("{error}");
-        Err(error)
+        Ok(found)
     }
 
     /// Has the server's log forced to disk up to here, by a small commit. The server does not do so
@@ -310,6 +301,16 @@ impl Mariadb {
 
     /// The branches of this participant that stand prepared in this database.
     pub(super) async fn standing(&self) -> Result<Vec<BranchId>, BranchError> {
+        for _ in 0..LOST_MAX {
+            match self.try_standing().await {
+                Err(error) if error.is_lost() => {}
+                found => return found,
+            }
+        }
+        self.try_standing().await
+    }
+
+    async fn try_standing(&self) -> Result<Vec<BranchId>, BranchError> {
         let what = "list what stands prepared";
         let mut lease = self.inner.finishing.lease().await?;
         let answer = self.answer(what, self.list(&mut lease)).await?;
@@ -338,10 +339,11 @@ impl Mariadb {
             let branch = row.and_then(|(id, session)| {
                 let session = u64::from_be_bytes(session.try_into().ok()?);
                 Some(BranchId {
-                    id: CommitId::from_be_bytes(id.try_into().ok()?),
+                    id: names.id_of(&id)?,
                     branch: Branch {
                         participant: names.participant.clone(),
                         session: Session(session),
+                        store: names.store,
                     },
                 })
             });
@@ -403,67 +405,73 @@ impl Mariadb {
         }
     }
 
-    /// Moves the horizon, then drops the markers up to there: few at a time, each time in a
-    /// transaction of its own, and none that somebody has locked: those are of branches that stand
-    /// prepared.
-    pub(super) async fn drop_markers(&self, through: CommitId) -> Result<(), BranchError> {
+    /// Drops the markers up to `through`, except those of `listed`: few at a time, each time in a
+    /// transaction of its own, and none that another session has locked: those are of branches that
+    /// stand prepared.
+    pub(super) async fn drop_markers(
+        &self,
+        through: CommitId,
+        listed: &[BranchId],
+    ) -> Result<(), BranchError> {
         let what = "forget the markers of settled commits";
-        let mut lease = self.inner.finishing.lease().await?;
-        let moved = self.answer(what, self.move_horizon(&mut lease, through));
-        let moved = moved.await?;
-        moved.map_err(|source| BranchError::Server { what, source })?;
+        let listed: BTreeSet<_> = listed.iter().map(key_of).collect();
+        let names = &self.inner.names;
+        let is_over = |(id, session): &Key| {
+            let id = names.id_of(id).filter(|id| *id <= through);
+            let session = session.as_slice().try_into().map(u64::from_be_bytes);
+            let key = id.zip(session.ok().map(Session));
+            key.is_some_and(|key| !listed.contains(&key))
+        };
+        let (mut last, mut lost) = (Key::default(), 0);
         loop {
-            let dropped = self.answer(what, self.drop_some(&mut lease, through));
-            let dropped = dropped.await?;
-            let dropped = dropped.map_err(|source| BranchError::Server { what, source })?;
-            if dropped < MARKERS_PER_DELETE {
-                lease.release();
-                return Ok(());
+            // Others want a connection, too.
+            let mut lease = self.inner.finishing.lease().await?;
+            let dropping = self.drop_some(&mut lease, &last, through, is_over);
+            let dropped = self.answer(what, dropping).await?;
+            if matches!(&dropped, Err(error) if error.is_fatal()) && lost < LOST_MAX {
+                lost += 1;
+                continue;
+            }
+            let found = dropped.map_err(|source| BranchError::Server { what, source })?;
+            lease.release();
+            match found.into_iter().nth(MARKERS_PER_DELETE - 1) {
+                Some(key) => last = key,
+                None => return Ok(()),
             }
         }
     }
 
-    /// The horizon stands before the first marker goes, and never goes back.
-    async fn move_horizon(&self, lease: &mut Lease, through: CommitId) -> Result<(), Error> {
-        let (table, owner) = (&self.inner.tables.settled, hex(&self.inner.names.owner));
-        let sql = format!(
-            "INSERT INTO {table} (owner, through) VALUES (X'{owner}', X'{}') \
-             ON DUPLICATE KEY UPDATE through = GREATEST(through, VALUES(through))",
-            hex(&through.to_be_bytes())
-        );
-        lease.conn.query_drop(sql).await
-    }
-
-    async fn drop_some(&self, lease: &mut Lease, through: CommitId) -> Result<usize, Error> {
-        let (table, owner) = (&self.inner.tables.branch, hex(&self.inner.names.owner));
+    /// Goes through the next rows, in order, and drops those that are over. Returns the keys of all of
+    /// them. The last may be above `through`: masked ids tell that only up to the nonce.
+    async fn drop_some(
+        &self,
+        lease: &mut Lease,
+        last: &Key,
+        through: CommitId,
+        is_over: impl Fn(&Key) -> bool,
+    ) -> Result<Vec<Key>, Error> {
+        let (table, store) = (&self.inner.tables.branch, self.inner.names.store);
+        let (id, session) = (hex(&last.0), hex(&last.1));
         lease.conn.query_drop("START TRANSACTION").await?;
         let sql = format!(
             "SELECT commit_id, session FROM {table} \
-             WHERE owner = X'{owner}' AND commit_id <= X'{}' \
+             WHERE owner = X'{store}' AND commit_id BETWEEN X'{id}' AND X'{}' \
+             AND NOT (commit_id = X'{id}' AND session <= X'{session}') \
              ORDER BY commit_id, session LIMIT {MARKERS_PER_DELETE} FOR UPDATE SKIP LOCKED",
-            hex(&through.to_be_bytes())
+            hex(&highest_masked(through))
         );
-        let found: Vec<(Vec<u8>, Vec<u8>)> = lease.rows(sql).await?;
-        let dropped = found.len();
+        let found: Vec<Key> = lease.rows(sql).await?;
+        let over: Vec<Key> = found.iter().filter(|key| is_over(key)).cloned().collect();
         // One key after another, so that no plan of the server's looks at a row that is not among
         // them, and waits for its lock.
-        let delete = |table: &str| {
-            format!(
-                "DELETE FROM {table} WHERE owner = X'{owner}' AND commit_id = ? AND session = ?"
-            )
-        };
-        // What has a marker is disputed no more.
-        let disputed = &self.inner.tables.disputed;
-        let sql = format!("SELECT EXISTS (SELECT 1 FROM {disputed} WHERE owner = X'{owner}')");
-        if lease.row::<bool>(sql).await? == Some(true) {
-            lease
-                .conn
-                .exec_batch(delete(disputed), found.clone())
-                .await?;
+        let delete = format!(
+            "DELETE FROM {table} WHERE owner = X'{store}' AND commit_id = ? AND session = ?"
+        );
+        if !over.is_empty() {
+            lease.conn.exec_batch(delete, over).await?;
         }
-        lease.conn.exec_batch(delete(table), found).await?;
         lease.conn.query_drop("COMMIT").await?;
-        Ok(dropped)
+        Ok(found)
     }
 
     /// The server's answer, if it comes in time; else the lease must not be given back.

@@ -71,9 +71,9 @@
 //! Gauges, set at every scan for branches in doubt: `paxos_commit_mariadb_prepared` and
 //! `paxos_commit_mariadb_prepared_oldest_seconds`; [`Mariadb::prepared`] tells the same. The server
 //! does not tell how old a branch is: the age is for how long this process has seen it. What is older
-//! than some minutes waits for coordinators that do not answer. Never end it by hand
-//! ([`BranchError::RolledBack`] and [`BranchError::NoProof`] are what comes of that): ask the
-//! coordinators (`paxos-commit txn`), or start the participant.
+//! than some minutes waits for coordinators that do not answer. Never end it by hand (what comes of
+//! that is [`BranchError::RolledBack`], or a commit without proof): ask the coordinators
+//! (`paxos-commit txn`), or start the participant.
 //!
 //! # Isolation
 //!
@@ -95,21 +95,124 @@
 //!
 //! | table | what |
 //! |---|---|
-//! | `paxos_commit_branch` | a row for each branch, which the branch itself writes just before it is prepared: `owner` (a digest of cluster, participant and database, as the server spells it), `commit_id`, `session`, `process` |
-//! | `paxos_commit_settled` | for each owner the horizon: up to there rows of the first table are dropped |
-//! | `paxos_commit_disputed` | commits of which neither a prepared branch nor a marker was found ([`BranchError::NoProof`]): the horizon does not prove them |
+//! | `paxos_commit_store` | a row for each `cluster`, `participant` and database (`db`, as the server spells it): `identity`, the identity of the store, and `secret`, the key that masks ids; both drawn at random when the row is created |
+//! | `paxos_commit_branch` | a row for each branch, which the branch itself writes just before it is prepared: `owner` (the identity), `commit_id` (masked), `session`, `process` |
 //! | `paxos_commit_forced` | written to so that the log is forced to disk |
 //!
-//! An xid has the format id `0x50584331`; its gtrid is the transaction's id and eight random bytes of
-//! the adapter (`process`), its bqual the `owner`. The server wants it before the work begins, when
-//! neither the roster nor the session is known; the branch's row says both. **It is read before it is
-//! committed**, at READ UNCOMMITTED, to name what stands prepared. Once the branch has committed it
-//! is the marker that proves this. Rows are dropped when their transaction is settled, a thousand at
-//! a time.
+//! An xid has the format id `0x50584332`; its gtrid is the masked id of the transaction and eight random
+//! bytes of the adapter (`process`), its bqual the identity of the store. The server wants it before
+//! the work begins, when neither the roster nor the session is known; the branch's row says both. **It
+//! is read before it is committed**, at READ UNCOMMITTED, to name what stands prepared. Once the branch
+//! has committed, the row is the marker that proves the commit, and nothing else proves it: without
+//! it, `commit` answers [`Proof::Missing`](crate::participant::Proof::Missing), whatever has been
+//! settled. Rows are deleted, a thousand at a time, when their transaction is settled and off the list
+//! of commits that wait for a participant.
+//!
+//! The adapter reads the identity when it connects, and compares it on every new connection. A
+//! connection that leads to another store is refused ([`AcquireError::OtherStore`]).
 //!
 //! The adapter **never votes `ReadOnly`**: the server has no cheap and sound way to tell that a
 //! branch wrote nothing (`innodb_trx` needs a privilege and does not know of other engines), and the
 //! row makes every branch one that wrote something, which it must be to stay prepared (below).
+//!
+//! # Who can read what
+//!
+//! A transaction's id entitles its holder to take part in the transaction, and `XA RECOVER` shows the
+//! xids of the whole server to every user. So the random part of each id (the nonce) is masked with
+//! the key in `paxos_commit_store`, in xids and in rows. No statement of the adapter holds an id in
+//! plain text, so the process list and the server's logs show none. The name of a branch's user lock
+//! is a keyed digest: no other user can take the lock.
+//!
+//! **Only the service's user may read `paxos_commit_store`.** MariaDB grants rights by database:
+//! a user with `SELECT` on the whole database can read the key. Check with `SHOW GRANTS`, and give
+//! other users rights to single tables. The databases `test` and `test_…` of an older installation are
+//! open to every user. The service's user needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the
+//! adapter's tables. Participants in one database can read each other's keys; give each a database of
+//! its own if they must not.
+//!
+//! **Never change or delete a row of `paxos_commit_store` while branches stand prepared.** With another
+//! identity or key, the adapter does not recognize them: they keep their locks until you end each by
+//! hand.
+//!
+//! # Copies, backups and replicas of the server
+//!
+//! A copy has the identity of its original: the identity is a row, and a copy has that row. Neither
+//! the adapter nor the coordinators can tell a copy from the original. **Only one of them may serve.**
+//! This is what each case means, and what to do.
+//!
+//! *Another server, or an empty database, at the same address.* It has another identity or none. The
+//! adapter refuses new connections, and after a restart of the service the replicas refuse it: the
+//! control log names the store of each participant. Nothing is lost: correct the address. If the old
+//! data are gone for good, see the last paragraph of this section.
+//!
+//! *A replica of the server that was promoted, or a restored backup,* lacks what happened in its last
+//! seconds or hours, the window. Semi-synchronous replication makes the window small, but never closes
+//! it: see [below](#semi-synchronous-replication). What was in the window decides:
+//!
+//! | in the window | afterwards | noticed? |
+//! |---|---|---|
+//! | a branch was prepared, and its commit not acknowledged to the coordinators | the branch is missing | yes: the commit stays listed, and the participant reports that there is no proof of it |
+//! | a branch was prepared before, and finished in the window | it stands prepared again. While the coordinators know its outcome, it is finished again, as it was. If a commit is settled and off their list, they answer that it is forgotten, and the branch **is rolled back: the commit is lost** | only by a log line about the rollback |
+//! | a branch was prepared, committed, and acknowledged | nothing is left of it: **the commit is lost** | no |
+//!
+//! So, before any service starts on such data:
+//!
+//! 1. Make sure that the original cannot serve any more.
+//! 2. Run `XA RECOVER FORMAT='SQL'` and compare each entry with the records of the other participants.
+//!    Commit by hand (`XA COMMIT`) what they have committed.
+//! 3. Compare the data of the window with the other participants, and correct them by hand.
+//! 4. Start the service. `paxos-commit txn list` shows the commits that wait for it. When the data are right,
+//!    `paxos-commit txn release` ends each commit that the store has no proof of.
+//!
+//! No check finds out that a database was set back.
+//!
+//! *A logical copy* (`mariadb-dump`) has the adapter's tables, and no prepared branches. Restored in
+//! place of the original, it is a backup as above, whose prepared branches are missing. Restored under
+//! another name of the database, it is another store, with an identity of its own.
+//!
+//! *A copy beside its original,* for tests or reports, is the most dangerous: if it reaches the
+//! coordinators with the participant's certificate, then it acknowledges commits that the original has
+//! not applied, and the original loses them. Conversely, a commit can be applied in both, which counts
+//! it twice if the two are merged later. Before a service starts on a copy, take its certificate away,
+//! end its prepared branches, and run `DELETE FROM paxos_commit_store` there.
+//!
+//! *Data that are gone for good,* or that shall not count as the same store: run `paxos-commit
+//! participant gone NAME STORE`, then start with an empty `paxos_commit_store`: it is entered as the new
+//! store. `paxos-commit txn release` ends what still waits for the old one. That work is lost here, and
+//! committed at the other participants.
+//!
+//! # Semi-synchronous replication
+//!
+//! **A promoted replica may lack what was voted and committed, whatever you set.** The adapter cannot
+//! do for MariaDB what it does for PostgreSQL: the server answers alike whether a replica has a branch
+//! or not. Seen on 10.11.19, from Debian, with one replica, whose process was stopped (SIGSTOP):
+//!
+//! - With `rpl_semi_sync_master_wait_point` = `AFTER_COMMIT`, the default, **`XA PREPARE` does not wait**:
+//!   it returned at once, and no replica had the branch. `XA COMMIT` and `XA ROLLBACK` waited.
+//! - With `AFTER_SYNC`, `XA PREPARE`, `XA COMMIT` and `XA ROLLBACK` waited, and a commit was not visible
+//!   before the wait ended.
+//! - After `rpl_semi_sync_master_timeout` (10 s by default) the wait ended with success and no warning,
+//!   and the server went on without replicas (`Rpl_semi_sync_master_status` = OFF).
+//! - `KILL QUERY` on a session that waited had it answer success, with no warning, for `XA PREPARE` and
+//!   `XA COMMIT`. `KILL CONNECTION` ended the session, and the commit was visible; no replica had it.
+//!
+//! What comes closest, on the primary: `rpl_semi_sync_master_enabled` = ON,
+//! `rpl_semi_sync_master_wait_point` = AFTER_SYNC, `rpl_semi_sync_master_timeout` as long as the service
+//! may stand still (in ms), `rpl_semi_sync_master_wait_no_slave` = ON (the default), `log_bin` with
+//! `sync_binlog` = 1. On the replica: `rpl_semi_sync_slave_enabled` = ON, and `log_slave_updates`. Watch
+//! `Rpl_semi_sync_master_status`: while it is OFF, votes are on the primary only. A replica confirms what
+//! it has received: have it apply its whole relay log before it is promoted. A commit that is found
+//! done is confirmed by a small write, which waits as the server's settings say.
+//! [`Mariadb::connect`] logs an error if semi-synchronous replication is on and waits after the commit.
+//!
+//! # What the adapter sets in its sessions
+//!
+//! Whatever the server, its `init_connect` or the URL sets. All sessions: `autocommit` = 1, transactions
+//! read and write (`tx_read_only` = 0), `unique_checks` = 1. Sessions for work: the isolation level,
+//! `innodb_lock_wait_timeout`, `lock_wait_timeout` and `idle_transaction_timeout` as in the options, and
+//! a `wait_timeout` that is longer. `sql_mode`, `max_statement_time` and the rest are the service's own.
+//! Sessions that commit and roll back: READ COMMITTED, a `sql_mode` of their own, no
+//! `sql_safe_updates`, `completion_type`, `sql_select_limit` or `max_statement_time`.
 //!
 //! # What the server does
 //!
@@ -130,8 +233,7 @@
 //!   branch therefore has a user lock (`GET_LOCK`) of the branch's name, without which it neither
 //!   begins nor is prepared: nobody else finishes the branch before that is free, and for 50 ms after,
 //!   and looks afterwards whether its row is committed
-//!   or gone. If not, the adapter never says that it is done ([`BranchError::NotEnded`]), and no
-//!   horizon proves it: the server answers the next try with XAER_NOTA, and lets others take the name.
+//!   or gone. If not, the adapter never says that it is done ([`BranchError::NotEnded`]): the server answers the next try with XAER_NOTA, and lets others take the name.
 //! - **A prepared branch that wrote nothing is listed by `XA RECOVER`, and lost when its session
 //!   ends**: `XA COMMIT` answers 1402. The row that every branch writes prevents that.
 //! - **`XA ROLLBACK` is not durable when it returns.** After a SIGKILL of the server at that moment
@@ -156,13 +258,14 @@ mod error;
 mod finishing;
 mod options;
 mod schema;
+mod session;
 mod state;
 mod work;
 mod xid;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use mysql_async::{Opts, OptsBuilder};
@@ -170,7 +273,9 @@ use tokio::time::timeout;
 
 use crate::participant::BranchId;
 
-use connection::Connections;
+use crate::resource::identity::Owner;
+
+use connection::{Connection, Connections, Expected, Known};
 use options::RequestHandler;
 use schema::Tables;
 use state::Registry;
@@ -221,27 +326,24 @@ pub struct Prepared {
 
 impl Mariadb {
     /// Connects, looks whether the server can take part, and makes the adapter's tables if they are
-    /// missing.
+    /// missing. Draws the identity of the store if the database has none for this participant.
     ///
     /// # Errors
     /// When it cannot take part. The error says what to change.
     pub async fn connect(server: Opts, options: Options) -> Result<Self, ConnectError> {
         server.db_name().ok_or(ConnectError::NoDatabase)?;
-        let (working, finishing) = pools(&server, &options);
+        let expected = Arc::new(Expected {
+            owner: Owner::new(&options.cluster, &options.participant)?,
+            store: OnceLock::new(),
+        });
+        let (working, finishing) = pools(&server, &options, &expected);
         let mut lease = finishing.lease().await?;
-        let preparing = async {
-            schema::check_server(&mut lease).await?;
-            let database = schema::database(&mut lease).await?;
-            let names = Names::new(&options.cluster, &options.participant, &database)?;
-            let tables = Tables::new(&database);
-            schema::prepare_tables(&mut lease, &tables).await?;
-            Ok::<_, ConnectError>((names, tables))
-        };
-        let Ok(prepared) = timeout(options.answer_max, preparing).await else {
+        let entering = enter(&mut lease, &expected);
+        let Ok(entered) = timeout(options.answer_max, entering).await else {
             let seconds = options.answer_max.as_secs_f32();
             return Err(AcquireError::Silent { seconds }.into());
         };
-        let (names, tables) = prepared?;
+        let (names, tables) = entered?;
         lease.release();
         Ok(Mariadb {
             inner: Arc::new(Inner {
@@ -275,8 +377,25 @@ impl Mariadb {
     }
 }
 
+/// Makes the server ready, and reads which store it is. From then on every new connection must lead to
+/// that store.
+async fn enter(
+    connection: &mut Connection,
+    expected: &Expected,
+) -> Result<(Names, Tables), ConnectError> {
+    schema::check_server(connection).await?;
+    let tables = Tables::new(&schema::database(connection).await?);
+    schema::prepare_tables(connection, &tables).await?;
+    let identity = schema::identity(connection, &tables, &expected.owner).await?;
+    expected.store.get_or_init(|| Known {
+        table: tables.store.clone(),
+        store: identity.store,
+    });
+    Ok((Names::new(&expected.owner, &identity), tables))
+}
+
 /// The connections to work on, and those for all that must not wait until somebody has worked.
-fn pools(server: &Opts, options: &Options) -> (Connections, Connections) {
+fn pools(server: &Opts, options: &Options, expected: &Arc<Expected>) -> (Connections, Connections) {
     let given = server.setup();
     let with_setup = |sql: String| -> Opts {
         // Run in this order backwards, at first and whenever a session is cleaned.
@@ -286,24 +405,19 @@ fn pools(server: &Opts, options: &Options) -> (Connections, Connections) {
             .tcp_keepalive(server.tcp_keepalive().or(Some(KEEPALIVE)))
             .into()
     };
-    // Above this level the removal of markers would lock gaps between them.
-    let finishing = "SET SESSION autocommit = 1; \
-                     SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-        .to_owned();
-    let working = format!(
-        "SET SESSION autocommit = 1; SET SESSION TRANSACTION ISOLATION LEVEL {}; SET SESSION \
-         innodb_lock_wait_timeout = {}, lock_wait_timeout = {}, idle_transaction_timeout = {}",
-        options.isolation,
-        options.lock_max.as_secs().max(1),
-        options.lock_max.as_secs().max(1),
-        options.idle_max.as_secs().max(1)
-    );
+    let (working, finishing) = (session::working(options), session::finishing(options));
     let patience = options.acquire_max;
     let (working, finishing) = (with_setup(working), with_setup(finishing));
     let (work_max, finish_max) = (options.work_connections, options.finish_connections);
     (
-        Connections::new(working, "work", work_max, patience),
-        Connections::new(finishing, "commit and rollback", finish_max, patience),
+        Connections::new(working, expected.clone(), "work", work_max, patience),
+        Connections::new(
+            finishing,
+            expected.clone(),
+            "commit and rollback",
+            finish_max,
+            patience,
+        ),
     )
 }
 

@@ -2,8 +2,12 @@
 
 use mysql_async::prelude::Queryable;
 
+use crate::protocol::types::StoreId;
+use crate::resource::identity::{Identity, Owner};
+
 use super::connection::Connection;
-use super::error::ConnectError;
+use super::error::{ConnectError, code, code_of};
+use super::xid::hex;
 
 /// The first version that has all that is asked of it (`SKIP LOCKED`). Tested with 10.11.
 const VERSION_MIN: (u16, u16) = (10, 6);
@@ -13,10 +17,8 @@ const VERSION_MIN_TEXT: &str = "10.6";
 pub(super) struct Tables {
     /// A row for each branch that stands prepared, and for each that committed, until it is settled.
     pub(super) branch: String,
-    /// The horizon.
-    pub(super) settled: String,
-    /// Commits of which nothing was found, neither prepared nor done: no horizon proves them.
-    pub(super) disputed: String,
+    /// The identity of the store and the key of its names, for each participant.
+    pub(super) store: String,
     /// Written to only so that the log is forced to disk.
     pub(super) forced: String,
 }
@@ -26,28 +28,26 @@ impl Tables {
         let name = |table| format!("`{}`.`{table}`", database.replace('`', "``"));
         Tables {
             branch: name("paxos_commit_branch"),
-            settled: name("paxos_commit_settled"),
-            disputed: name("paxos_commit_disputed"),
+            store: name("paxos_commit_store"),
             forced: name("paxos_commit_forced"),
         }
     }
 
-    fn all(&self) -> [(&str, &'static str); 4] {
+    fn all(&self) -> [(&str, &'static str); 3] {
         [
             (
                 &self.branch,
-                "owner BINARY(16) NOT NULL, commit_id BINARY(32) NOT NULL, \
+                "owner BINARY(16) NOT NULL, commit_id BINARY(48) NOT NULL, \
                  session BINARY(8) NOT NULL, process BINARY(8) NOT NULL, \
                  PRIMARY KEY (owner, commit_id, session)",
             ),
             (
-                &self.settled,
-                "owner BINARY(16) NOT NULL PRIMARY KEY, through BINARY(32) NOT NULL",
-            ),
-            (
-                &self.disputed,
-                "owner BINARY(16) NOT NULL, commit_id BINARY(32) NOT NULL, \
-                 session BINARY(8) NOT NULL, PRIMARY KEY (owner, commit_id, session)",
+                &self.store,
+                "cluster VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, \
+                 participant VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, \
+                 db VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL, \
+                 identity CHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, \
+                 secret BINARY(32) NOT NULL, PRIMARY KEY (cluster, participant, db)",
             ),
             (
                 &self.forced,
@@ -73,7 +73,43 @@ pub(super) async fn check_server(connection: &mut Connection) -> Result<(), Conn
     }
     let settings = connection.row::<SettingsRow>(Settings::SQL).await;
     let settings = settings.map_err(failed)?.map(Settings::from);
-    settings.map_or(Ok(()), |settings| settings.check())
+    settings.map_or(Ok(()), |settings| settings.check())?;
+    let replication = connection.rows(Replication::SQL).await.map_err(failed)?;
+    if (Replication {
+        settings: replication,
+    })
+    .misses_votes()
+    {
+        tracing::error!(
+            "expected rpl_semi_sync_master_wait_point = AFTER_SYNC, got AFTER_COMMIT: else no vote waits \
+             for a replica, and a replica that is promoted may lack what was voted"
+        );
+    }
+    Ok(())
+}
+
+/// What is set about semi-synchronous replication: names and values. Nothing, if the server does not
+/// know it.
+struct Replication {
+    settings: Vec<(String, String)>,
+}
+
+impl Replication {
+    const SQL: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+                       ('rpl_semi_sync_master_enabled', 'rpl_semi_sync_master_wait_point')";
+
+    /// Whether it is on, and `XA PREPARE` does not wait. (Seen on 10.11.19: only `AFTER_SYNC` has it
+    /// wait.)
+    fn misses_votes(&self) -> bool {
+        let value_of = |name: &str| {
+            let found = self.settings.iter().find(|(of, _)| of.ends_with(name));
+            found.map(|(_, value)| value.as_str())
+        };
+        let is_on = value_of("enabled").is_some_and(|enabled| !is_off(enabled));
+        is_on
+            && value_of("wait_point")
+                .is_some_and(|point| point.eq_ignore_ascii_case("after_commit"))
+    }
 }
 
 /// The name of the database, as the server spells it. One that folds names (`lower_case_table_names`)
@@ -200,6 +236,60 @@ async fn check_engine(connection: &mut Connection, table: &str) -> Result<(), Co
     })
 }
 
+/// The identity of the store, and the key of its names: draws them if this database has none for this
+/// owner. Of several processes that do so at the same time, all read the row of the first.
+pub(super) async fn identity(
+    connection: &mut Connection,
+    tables: &Tables,
+    owner: &Owner,
+) -> Result<Identity, ConnectError> {
+    let what = "keep the identity of the store";
+    let failed = |source| ConnectError::Server { what, source };
+    let (table, drawn) = (&tables.store, Identity::draw());
+    let (cluster, participant) = (owner.cluster.as_str(), owner.participant.as_str());
+    let insert = format!(
+        "INSERT INTO {table} (cluster, participant, db, identity, secret) \
+         VALUES ('{cluster}', '{participant}', DATABASE(), '{}', X'{}') \
+         ON DUPLICATE KEY UPDATE identity = identity",
+        drawn.store,
+        hex(drawn.key())
+    );
+    connection.conn.query_drop(insert).await.map_err(failed)?;
+    let select = select(table, "identity, secret", owner);
+    let row = connection.row::<(String, Vec<u8>)>(select).await;
+    let read = row.map_err(failed)?;
+    let read = read.and_then(|(store, key)| Identity::read(&store, &key));
+    read.ok_or_else(|| ConnectError::Damaged {
+        table: table.clone(),
+    })
+}
+
+/// The identity that the database has now; none if it has no row, or not even the table.
+pub(super) async fn found_identity(
+    connection: &mut Connection,
+    table: &str,
+    owner: &Owner,
+) -> Result<Option<StoreId>, mysql_async::Error> {
+    let row = connection
+        .row::<String>(select(table, "identity", owner))
+        .await;
+    match row {
+        Ok(row) => Ok(row.and_then(|identity| identity.parse().ok())),
+        Err(error) if code_of(&error) == Some(code::NO_SUCH_TABLE) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn select(table: &str, columns: &str, owner: &Owner) -> String {
+    // Names of clusters and participants hold no quotes.
+    format!(
+        "SELECT {columns} FROM {table} WHERE cluster = '{}' AND participant = '{}' \
+         AND db = DATABASE()",
+        owner.cluster.as_str(),
+        owner.participant.as_str()
+    )
+}
+
 /// Statements that need every right and change nothing.
 async fn try_rights(
     connection: &mut Connection,
@@ -225,6 +315,24 @@ mod tests {
     fn settings(values: [&str; 6]) -> Settings {
         let [read_only, flush, log_bin, sync, format, doublewrite] = values.map(str::to_owned);
         (read_only, flush, log_bin, sync, format, doublewrite).into()
+    }
+
+    #[test]
+    fn votes_do_not_wait_where_only_commits_do() {
+        for (enabled, point, expected) in [
+            ("ON", "AFTER_COMMIT", true),
+            ("1", "after_commit", true),
+            ("ON", "AFTER_SYNC", false),
+            ("OFF", "AFTER_COMMIT", false),
+        ] {
+            let settings = [("enabled", enabled), ("wait_point", point)];
+            let settings = settings
+                .map(|(name, value)| (format!("rpl_semi_sync_master_{name}"), value.to_owned()));
+            let settings = settings.to_vec();
+            assert_eq!(Replication { settings }.misses_votes(), expected);
+        }
+        let settings = Vec::new();
+        assert!(!Replication { settings }.misses_votes());
     }
 
     #[test]

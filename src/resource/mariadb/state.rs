@@ -314,6 +314,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::types::StoreId;
 
     use crate::protocol::types::{Branch, InitiatorId, Roster, Session};
 
@@ -321,11 +322,13 @@ mod tests {
         let branch = Branch {
             participant: "ledger".parse().unwrap(),
             session: Session(1),
+            store: StoreId::from_u128(1),
         };
         let txn = TxnId {
             generation: 1,
-            initiator: InitiatorId(7),
+            initiator: InitiatorId::from_u128(7),
             sequence,
+            nonce: 9,
         };
         let roster = Roster::new([branch.clone()]).unwrap();
         BranchId {

@@ -8,15 +8,15 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
-use crate::participant::{BranchId, Expiry, ResourceManager};
+use crate::participant::{BranchId, Expiry, Proof, ResourceManager};
 use crate::protocol::participant::{InDoubt, Owner};
-use crate::protocol::types::{CommitId, ParticipantName, ReadOnly, Request, TxnId, Vote};
+use crate::protocol::types::{CommitId, ParticipantName, ReadOnly, Request, StoreId, TxnId, Vote};
 
 use super::connection::Lease;
 use super::error::{BranchError, Refusal, WorkError};
 use super::finishing::{Ending, Finished};
 use super::state::{End, Preparing, Process, Seat, Slot};
-use super::statements::Statements;
+use super::statements::{MAKE_DURABLE, Statements};
 use super::work::Work;
 use super::{Postgres, Prepared};
 
@@ -42,6 +42,10 @@ impl From<Refusal> for Unprepared {
 
 impl ResourceManager for Postgres {
     type Error = BranchError;
+
+    fn store(&self) -> StoreId {
+        self.inner.names.store
+    }
 
     fn serves(&self, cluster: &str, participant: &ParticipantName) -> Result<(), BranchError> {
         let options = self.options();
@@ -92,13 +96,15 @@ impl ResourceManager for Postgres {
         }
     }
 
-    async fn commit(&self, branch: &BranchId) -> Result<(), BranchError> {
+    async fn commit(&self, branch: &BranchId) -> Result<Proof, BranchError> {
         self.expect_ours(branch)?;
-        if self.finish(Ending::Commit, branch).await? == Finished::Missing {
-            self.expect_committed(branch).await?;
+        let finished = self.finish(Ending::Commit, branch).await?;
+        if finished == Finished::Missing && !self.is_committed(branch).await? {
+            tracing::info!(%branch, "to be committed, neither stands prepared nor has a marker");
+            return Ok(Proof::Missing);
         }
         self.registry().ended(branch, End::Over);
-        Ok(())
+        Ok(Proof::Found)
     }
 
     async fn rollback(&self, branch: &BranchId) -> Result<(), BranchError> {
@@ -131,12 +137,12 @@ impl ResourceManager for Postgres {
         }
     }
 
-    async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
+    async fn settled(&self, through: CommitId, listed: &[BranchId]) -> Result<(), BranchError> {
         let seats = self.registry().settle(through);
         for seat in seats {
             self.let_go_of(&seat).await;
         }
-        self.drop_markers(through).await
+        self.drop_markers(through, listed).await
     }
 }
 
@@ -227,7 +233,7 @@ impl Postgres {
             Some(_) | None => self.failed(work, "say what the work did", source),
         })?;
         let mark: Option<String> = row.get(0);
-        if mark.as_deref() != Some(work.txn().to_string().as_str()) {
+        if mark != Some(self.inner.names.mark_of(work.txn())) {
             work.connection().spoil();
             return Err(Refusal::EndedByItself.into());
         }
@@ -242,6 +248,9 @@ impl Postgres {
     /// Asks whose transaction it is, writes the marker, and prepares: in one go, since the server
     /// takes one after the other, and what follows an error does nothing.
     ///
+    /// Triggers that are deferred run before the server is told to wait for its standbys. (One that ran
+    /// at `PREPARE TRANSACTION` itself could tell it not to.)
+    ///
     /// A transaction that has failed answers `PREPARE TRANSACTION` with `ROLLBACK`, and with no error;
     /// so does a session that is in none. In both the savepoint before it is an error, and then the
     /// server does not come to the rest of the message: so what it answers without an error is
@@ -249,11 +258,16 @@ impl Postgres {
     /// the mark for its whole session and commits.)
     async fn prepare_on(&self, work: &Work, branch: &BranchId) -> Result<(), Unprepared> {
         let name = self.inner.names.name_of(branch);
-        let prepare = format!("SAVEPOINT paxos_commit; PREPARE TRANSACTION '{name}'");
-        let (mark, user) = (work.txn().to_string(), &work.connection().user);
+        let prepare = format!(
+            "SET CONSTRAINTS ALL IMMEDIATE; EXECUTE {MAKE_DURABLE}; SAVEPOINT paxos_commit; \
+             PREPARE TRANSACTION '{name}'"
+        );
+        let mark = self.inner.names.mark_of(work.txn());
+        let user = &work.connection().user;
         let statements = self.statements(work).await?;
         let client = work.client();
         let marker: [&(dyn ToSql + Sync); 3] = [&name, &mark, user];
+        work.connection().forget_warnings();
         let all = async {
             tokio::join!(
                 biased;
@@ -262,10 +276,8 @@ impl Postgres {
                 client.batch_execute(&prepare),
             )
         };
-        let (inspected, marked, prepared) = match timeout(self.options().answer_max, all).await {
-            Ok(answers) => answers,
-            Err(_) => return Err(self.silent("prepare").into()),
-        };
+        let answers = timeout(self.options().answer_max, all).await;
+        let (inspected, marked, prepared) = answers.map_err(|_| self.silent("prepare"))?;
         self.judge(work, inspected)?;
         let what = "write the marker of the commit";
         let marked = marked.map_err(|source| self.failed(work, what, source))?;
@@ -276,10 +288,14 @@ impl Postgres {
             }
             Err(source) => return Err(self.failed(work, "prepare", source)),
         }
-        match marked {
-            1 => Ok(()),
-            _ => Err(BranchError::NotMarked(branch.clone()).into()),
+        if marked != 1 {
+            return Err(BranchError::NotMarked(branch.clone()).into());
         }
+        if work.connection().has_warned() {
+            // Mostly it is a trigger's. It may also say that no standby has the branch.
+            self.confirm().await?;
+        }
+        Ok(())
     }
 
     async fn statements<'w>(&self, work: &'w Work) -> Result<&'w Statements, Unprepared> {

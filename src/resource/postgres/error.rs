@@ -5,7 +5,8 @@ use std::error::Error;
 use thiserror::Error;
 
 use crate::participant::BranchId;
-use crate::protocol::types::{NameError, ParticipantName, TxnId};
+use crate::protocol::types::{NameError, ParticipantName, StoreId, TxnId};
+use crate::resource::identity::found;
 
 /// Why a request was refused: whatever its handler says.
 pub type RequestError = Box<dyn Error + Send + Sync>;
@@ -72,6 +73,24 @@ pub enum ConnectError {
         /// The server's error, if it gave one.
         source: Option<tokio_postgres::Error>,
     },
+    /// Every role of the server may read the adapter's tables, the key of the names included.
+    #[error(
+        "every role may read the adapter's tables, which hold the key of the names of prepared \
+         transactions: as the owner of the tables, run: {sql}"
+    )]
+    Public {
+        /// What will help.
+        sql: String,
+    },
+    /// The row of this participant holds no identity.
+    #[error(
+        "expected an identity of 32 hexadecimal digits and a key of 32 bytes in this participant's \
+         row of {table}, got something else: restore the row from a backup"
+    )]
+    Damaged {
+        /// The table.
+        table: String,
+    },
 }
 
 /// Why there is no connection.
@@ -102,6 +121,21 @@ pub enum AcquireError {
     Refused {
         /// Why not.
         source: tokio_postgres::Error,
+    },
+    /// A new connection leads to another store than the adapter was opened on.
+    #[error(
+        "the adapter was opened on the store {expected}, and a new connection leads to {}: does the \
+         server's address lead to another server now, or were the data created anew? Correct the \
+         address, or bring the right data back. If the other store is meant: `paxos-commit participant \
+         list` shows which one the replicas let in, `participant gone` gives it up, and the service \
+         starts again",
+        found(.got.as_ref())
+    )]
+    OtherStore {
+        /// The identity at [`Postgres::connect`](super::Postgres::connect).
+        expected: StoreId,
+        /// The identity now; none if the database has none for this participant.
+        got: Option<StoreId>,
     },
     /// This adapter was closed.
     #[error("the adapter is closed")]
@@ -204,6 +238,13 @@ pub enum BranchError {
          trigger and no rule"
     )]
     NotMarked(BranchId),
+    /// The wait for a standby was cut short.
+    #[error(
+        "the server has written it, and does not know whether a standby has it: its wait for \
+         synchronous_standby_names was canceled. Leave sessions that wait for SyncRep alone (no \
+         pg_cancel_backend); this is tried again"
+    )]
+    Unconfirmed,
     /// Another session finishes the same branch.
     #[error("another session is finishing {0}")]
     Busy(BranchId),
@@ -212,17 +253,6 @@ pub enum BranchError {
     Stays {
         /// Its id.
         process: i32,
-    },
-    /// It does not stand prepared, and nothing proves that it was committed.
-    #[error(
-        "{branch} is to be committed, does not stand prepared, and no marker proves its commit: was \
-         this database restored from a backup, promoted from a standby that lagged behind, or the \
-         branch rolled back by hand? Mend the data by hand; then `paxos-commit txn release` ends \
-         the transaction"
-    )]
-    NoProof {
-        /// The branch.
-        branch: BranchId,
     },
 }
 

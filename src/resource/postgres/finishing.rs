@@ -1,6 +1,7 @@
 //! What is done without the connection of the work: finish what stands prepared, look for it, prove
 //! commits and forget the proofs.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::participant::BranchId;
-use crate::protocol::types::CommitId;
+use crate::protocol::types::{CommitId, Session};
 
 use super::Postgres;
 use super::branch::Age;
-use super::connection::{Backend, Lease};
+use super::connection::{Answer, Backend, Parameter, TRIES};
 use super::error::BranchError;
 
 /// How many markers one statement drops.
@@ -57,12 +58,15 @@ impl Postgres {
         let sql = format!("{verb} PREPARED '{}'", self.inner.names.name_of(branch));
         let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
         loop {
-            let lease = self.inner.finishing.lease().await?;
-            let answer = self.answer(what, lease.client.batch_execute(&sql));
-            let answer = answer.await?;
-            give_back(lease);
-            match answer {
-                Ok(()) => return Ok(Finished::Done),
+            match self.ask(what, &sql, &[]).await? {
+                // That may say that no standby has it.
+                Ok(answer) if answer.has_warned && ending == Ending::Commit => {
+                    self.confirm().await?;
+                    return Ok(Finished::Done);
+                }
+                // A rollback that a standby does not have is rolled back there, too: it stands prepared
+                // there, so its outcome is asked for.
+                Ok(_) => return Ok(Finished::Done),
                 Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => {
                     return Ok(Finished::Missing);
                 }
@@ -80,46 +84,41 @@ impl Postgres {
         }
     }
 
-    /// A branch that is told to commit and is not prepared was committed before: there is its
-    /// marker, which the same transaction wrote, or it is settled (then it has had its outcome, or
-    /// it would still be prepared). Once neither was so, it is disputed, durably: a horizon that comes
-    /// later is not to take that for its end. The server makes a commit visible before it forgets the name, so
-    /// whoever misses the name sees the marker.
-    pub(super) async fn expect_committed(&self, branch: &BranchId) -> Result<(), BranchError> {
+    /// Whether the branch has committed, and no standby can take that back: then there is the marker,
+    /// which the same transaction wrote. Only the marker proves it. The server makes a commit visible
+    /// before it forgets the name, so a session that misses the name sees the marker of a commit that
+    /// another session has just made.
+    pub(super) async fn is_committed(&self, branch: &BranchId) -> Result<bool, BranchError> {
         let sql = format!(
-            "SELECT EXISTS (SELECT FROM {0}.committed WHERE gid = $1) \
-             OR EXISTS (SELECT FROM {0}.settled WHERE prefix = $2 AND through >= $3) \
-             AND NOT EXISTS (SELECT FROM {0}.disputed WHERE gid = $1)",
+            "SELECT EXISTS (SELECT FROM {}.committed WHERE gid = $1)",
             self.schema()
         );
-        let names = &self.inner.names;
-        let (name, id) = (names.name_of(branch), branch.id.to_string());
-        let parameters = [
-            (&name as _, Type::TEXT),
-            (&names.prefix() as _, Type::TEXT),
-            (&id as _, Type::TEXT),
-        ];
+        let name = self.inner.names.name_of(branch);
+        let parameters = [(&name as _, Type::TEXT)];
         let what = "say whether it has committed";
-        let lease = self.inner.finishing.lease().await?;
-        let answer = self.answer(what, lease.client.query_typed_one(&sql, &parameters));
-        let answer = answer.await?;
-        let row = answer.map_err(|source| BranchError::Server { what, source })?;
-        if row.get(0) {
-            give_back(lease);
-            return Ok(());
+        let rows = self.asked(what, &sql, &parameters).await?.rows;
+        let is_found = rows.first().is_some_and(|row| row.get(0));
+        if is_found {
+            // A commit whose wait for the standby was cut short shows like any other.
+            self.confirm().await?;
         }
-        let what = "remember that a commit is disputed";
+        Ok(is_found)
+    }
+
+    /// Returns when the standbys for which the server waits have all that shows here now: a small
+    /// write waits for them, and comes after it in the log.
+    pub(super) async fn confirm(&self) -> Result<(), BranchError> {
+        // One transaction, which leaves nothing.
+        let row = "'confirm ' || pg_catalog.pg_backend_pid()";
         let sql = format!(
-            "INSERT INTO {}.disputed VALUES ($1) ON CONFLICT DO NOTHING",
+            "INSERT INTO {0}.committed VALUES ({row}); DELETE FROM {0}.committed WHERE gid = {row}",
             self.schema()
         );
-        let disputing = lease.client.execute_typed(&sql, &parameters[..1]);
-        self.answered(what, disputing).await?;
-        give_back(lease);
-        let branch = branch.clone();
-        let error = BranchError::NoProof { branch };
-        tracing::error!("{error}");
-        Err(error)
+        let what = "write what the standby is to confirm";
+        match self.asked(what, &sql, &[]).await?.has_warned {
+            false => Ok(()),
+            true => Err(BranchError::Unconfirmed),
+        }
     }
 
     /// The branches of this participant that stand prepared in this database, and for how long.
@@ -130,20 +129,19 @@ impl Postgres {
                    WHERE database = pg_catalog.current_database() \
                    AND pg_catalog.starts_with(gid, $1)";
         let names = &self.inner.names;
-        let parameters = [(&names.prefix() as _, Type::TEXT)];
+        let parameters = [(&names.family() as _, Type::TEXT)];
         let what = "list what stands prepared";
-        let lease = self.inner.finishing.lease().await?;
-        let answer = self.answer(what, lease.client.query_typed(sql, &parameters));
-        let answer = answer.await?;
-        give_back(lease);
-        let rows = answer.map_err(|source| BranchError::Server { what, source })?;
+        let rows = self.asked(what, sql, &parameters).await?.rows;
         let mut standing = Vec::with_capacity(rows.len());
         for row in rows {
             let (name, age): (&str, f64) = (row.get(0), row.get(1));
             match names.branch_of(name) {
                 // The server's clock may have been set back.
                 Some(branch) => standing.push((branch, Age::from_secs_f64(age.max(0.0)))),
-                None => tracing::warn!(name, "stands prepared; its name is nobody's"),
+                None => {
+                    let store = names.store;
+                    tracing::warn!(name, %store, "stands prepared, and is of another store");
+                }
             }
         }
         self.measure(&standing);
@@ -175,13 +173,9 @@ impl Postgres {
         let what = "end one of its processes";
         let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
         loop {
-            let lease = self.inner.finishing.lease().await?;
-            let answer = self.answer(what, lease.client.query_typed_opt(sql, &parameters));
-            let answer = answer.await?;
-            give_back(lease);
-            let answer = answer.map_err(|source| BranchError::Server { what, source })?;
+            let rows = self.asked(what, sql, &parameters).await?.rows;
             // None: there is none. Some(None): it is not shown to this role, and it may be the one.
-            match answer.map(|row| row.get::<_, Option<i64>>(0)) {
+            match rows.first().map(|row| row.get::<_, Option<i64>>(0)) {
                 None => return Ok(()),
                 Some(Some(started)) if started != backend.started => return Ok(()),
                 Some(_) if begun.elapsed() > self.options().answer_max => {
@@ -195,63 +189,108 @@ impl Postgres {
         }
     }
 
-    /// Moves the horizon, then drops the markers up to there: few at a time, each time in a
-    /// transaction of its own, and none that another session is at.
-    pub(super) async fn drop_markers(&self, through: CommitId) -> Result<(), BranchError> {
-        // The horizon stands before the first marker goes, and never goes back.
-        let horizon = format!(
-            "INSERT INTO {0}.settled AS held VALUES ($1, $2) ON CONFLICT (prefix) \
-             DO UPDATE SET through = excluded.through WHERE held.through < excluded.through",
-            self.schema()
-        );
-        let delete = format!(
-            "DELETE FROM {0}.committed WHERE gid IN (SELECT gid FROM {0}.committed \
-             WHERE gid >= $1 AND gid < $2 ORDER BY gid LIMIT $3 FOR UPDATE SKIP LOCKED)",
-            self.schema()
-        );
-        // What has a marker is disputed no more.
-        let proved = format!(
-            "DELETE FROM {0}.disputed WHERE gid IN (SELECT gid FROM {0}.committed) \
-             AND gid >= $1 AND gid < $2",
-            self.schema()
-        );
+    /// Drops the markers up to `through`, except those of `listed`: few at a time, each time in a
+    /// transaction of its own, and none that another session has locked.
+    pub(super) async fn drop_markers(
+        &self,
+        through: CommitId,
+        listed: &[BranchId],
+    ) -> Result<(), BranchError> {
+        let listed: BTreeSet<_> = listed.iter().map(key_of).collect();
         let names = &self.inner.names;
-        let (id, end) = (through.to_string(), names.end_of(through));
-        let what = "forget the markers of settled commits";
-        let failed = |source| BranchError::Server { what, source };
-        let lease = self.inner.finishing.lease().await?;
-        let prefix = (&names.prefix() as _, Type::TEXT);
-        let parameters = [prefix, (&id as _, Type::TEXT)];
-        let moving = lease.client.execute_typed(&horizon, &parameters);
-        self.answer(what, moving).await?.map_err(failed)?;
-        let parameters = [
-            (&names.prefix() as _, Type::TEXT),
-            (&end as _, Type::TEXT),
-            (&MARKERS_PER_DELETE as _, Type::INT8),
-        ];
-        let settling = lease.client.execute_typed(&proved, &parameters[..2]);
-        self.answer(what, settling).await?.map_err(failed)?;
-        give_back(lease);
+        let is_over = |name: &&String| {
+            let branch = names.branch_of(name);
+            branch.is_some_and(|of| of.id <= through && !listed.contains(&key_of(&of)))
+        };
+        let mut last = names.prefix().to_owned();
         loop {
-            // Others want a connection, too.
-            let lease = self.inner.finishing.lease().await?;
-            let deleting = lease.client.execute_typed(&delete, &parameters);
-            let deleted = self.answer(what, deleting).await?.map_err(failed)?;
-            give_back(lease);
-            if deleted < MARKERS_PER_DELETE as u64 {
-                return Ok(());
+            let found = self.markers_after(&last, through).await?;
+            let over: Vec<&String> = found.iter().filter(is_over).collect();
+            if !over.is_empty() {
+                self.delete_markers(&over).await?;
+            }
+            match found.into_iter().nth(MARKERS_PER_DELETE as usize - 1) {
+                Some(name) => last = name,
+                None => return Ok(()),
             }
         }
     }
 
-    /// The server's answer, if it comes in time; else the lease must not be given back.
-    async fn answer<T>(
+    /// The names of the next markers, in order. The last may be above `through`: masked names tell
+    /// that only up to the nonce.
+    async fn markers_after(
+        &self,
+        last: &String,
+        through: CommitId,
+    ) -> Result<Vec<String>, BranchError> {
+        let sql = format!(
+            "SELECT gid FROM {}.committed WHERE gid > $1 AND gid < $2 ORDER BY gid LIMIT $3",
+            self.schema()
+        );
+        let end = self.inner.names.end_of(through);
+        let parameters = [
+            (last as _, Type::TEXT),
+            (&end as _, Type::TEXT),
+            (&MARKERS_PER_DELETE as _, Type::INT8),
+        ];
+        let what = "list the markers of commits";
+        let rows = self.asked(what, &sql, &parameters).await?.rows;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// On a standby that is promoted they may be there again: the next horizon deletes them.
+    async fn delete_markers(&self, over: &[&String]) -> Result<(), BranchError> {
+        let sql = format!(
+            "DELETE FROM {0}.committed WHERE gid IN (SELECT gid FROM {0}.committed \
+             WHERE gid = ANY ($1) FOR UPDATE SKIP LOCKED)",
+            self.schema()
+        );
+        let parameters = [(&over as _, Type::TEXT_ARRAY)];
+        let what = "forget the markers of settled commits";
+        self.asked(what, &sql, &parameters).await?;
+        Ok(())
+    }
+
+    /// What the server answers to statements that may be sent twice, if it comes in time; several of
+    /// them need no parameters, and give no rows. A connection that is lost is replaced: mostly the
+    /// server has closed it while it was idle.
+    async fn ask(
         &self,
         what: &'static str,
-        asking: impl Future<Output = Result<T, Error>>,
-    ) -> Result<Result<T, Error>, BranchError> {
-        let answer = timeout(self.options().answer_max, asking).await;
-        answer.map_err(|_| self.silent(what))
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Result<Answer, Error>, BranchError> {
+        let mut tries = 0;
+        loop {
+            let lease = self.inner.finishing.lease().await?;
+            // If it does not come in time, the lease is closed.
+            let answer = timeout(self.options().answer_max, lease.ask(sql, parameters)).await;
+            let answer = answer.map_err(|_| self.silent(what))?;
+            tries += 1;
+            match &answer {
+                Err(error) if lease.is_lost(error) => {
+                    drop(lease);
+                    self.inner.finishing.drop_idle();
+                    if tries < TRIES {
+                        continue;
+                    }
+                }
+                // Outside of transactions an error leaves nothing open.
+                Ok(_) | Err(_) => lease.release(),
+            }
+            return Ok(answer);
+        }
+    }
+
+    /// The same, if it is no error.
+    async fn asked(
+        &self,
+        what: &'static str,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Answer, BranchError> {
+        let answer = self.ask(what, sql, parameters).await?;
+        answer.map_err(|source| BranchError::Server { what, source })
     }
 
     /// The server's answer, if it comes in time and is no error.
@@ -271,9 +310,7 @@ impl Postgres {
     }
 }
 
-/// Outside of transactions an error leaves nothing open.
-fn give_back(lease: Lease) {
-    if !lease.client.is_closed() {
-        lease.release();
-    }
+/// What tells a branch from all others of this participant: a session has one store.
+fn key_of(branch: &BranchId) -> (CommitId, Session) {
+    (branch.id, branch.branch.session)
 }

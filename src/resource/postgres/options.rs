@@ -74,7 +74,8 @@ impl Options {
         }
     }
 
-    /// In which schema the adapter has its two tables. Usually `paxos_commit`.
+    /// In which schema the adapter has its two tables. Usually `paxos_commit`. Participants that must
+    /// not read each other's ids need a schema each.
     #[must_use]
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();

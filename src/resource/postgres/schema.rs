@@ -1,8 +1,11 @@
 //! What is looked at and made at the start: the server's settings, the tables, the rights.
 
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
+
+use crate::protocol::types::StoreId;
+use crate::resource::identity::{Identity, Owner};
 
 use super::connection::Connection;
 use super::error::ConnectError;
@@ -37,7 +40,8 @@ pub(super) async fn prepare_server(
     if !exists(connection, schema).await? {
         create(connection, schema).await?;
     }
-    check_rights(connection, schema).await
+    check_rights(connection, schema).await?;
+    check_secrecy(connection, schema).await
 }
 
 /// A process of the server that is at nobody knows what must be ended.
@@ -105,12 +109,12 @@ async fn exists(connection: &Connection, schema: &str) -> Result<bool, ConnectEr
     // Not by `to_regclass`: without a right to the schema that is an error.
     let sql = "SELECT count(*) FROM pg_catalog.pg_class c \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               WHERE n.nspname = $1 AND c.relname IN ('committed', 'settled', 'disputed')";
+               WHERE n.nspname = $1 AND c.relname IN ('committed', 'store')";
     let parameters = [(&schema as _, Type::TEXT)];
     let row = connection.client.query_typed_one(sql, &parameters).await;
     let what = "say whether the tables are there";
     let row = row.map_err(|source| ConnectError::Server { what, source })?;
-    Ok(row.get::<_, i64>(0) == 3)
+    Ok(row.get::<_, i64>(0) == 2)
 }
 
 async fn create(connection: &Connection, schema: &str) -> Result<(), ConnectError> {
@@ -140,8 +144,9 @@ async fn create(connection: &Connection, schema: &str) -> Result<(), ConnectErro
 async fn check_rights(connection: &Connection, schema: &str) -> Result<(), ConnectError> {
     // By name: where there is no right to the schema itself, this is an error of that kind.
     let sql = "SELECT bool_and(pg_catalog.has_table_privilege($1 || name, right_)) \
-               FROM pg_catalog.unnest(ARRAY['committed', 'settled', 'disputed']) AS name, \
-               pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS right_";
+               FROM (VALUES ('committed', 'SELECT'), ('committed', 'INSERT'), \
+               ('committed', 'UPDATE'), ('committed', 'DELETE'), \
+               ('store', 'SELECT'), ('store', 'INSERT')) AS needed (name, right_)";
     let prefix = format!("{schema}.");
     let parameters = [(&prefix as _, Type::TEXT)];
     let answer = connection.client.query_typed_one(sql, &parameters).await;
@@ -163,25 +168,109 @@ async fn check_rights(connection: &Connection, schema: &str) -> Result<(), Conne
     })
 }
 
+/// Refuses tables that every role may read: the key of the names is in one of them.
+async fn check_secrecy(connection: &Connection, schema: &str) -> Result<(), ConnectError> {
+    let sql = "SELECT bool_or(pg_catalog.has_table_privilege('public', $1 || name, 'SELECT')) \
+               FROM pg_catalog.unnest(ARRAY['committed', 'store']) AS name";
+    let prefix = format!("{schema}.");
+    let parameters = [(&prefix as _, Type::TEXT)];
+    let answer = connection.client.query_typed_one(sql, &parameters).await;
+    let what = "say who may read the adapter's tables";
+    let row = answer.map_err(|source| ConnectError::Server { what, source })?;
+    match row.get(0) {
+        false => Ok(()),
+        true => Err(ConnectError::Public {
+            sql: secrecy(schema),
+        }),
+    }
+}
+
+/// The identity of the store, and the key of its names: draws them if this database has none for this
+/// owner. Of several processes that do so at the same time, all read the row of the first.
+pub(super) async fn identity(
+    connection: &Connection,
+    schema: &str,
+    owner: &Owner,
+) -> Result<Identity, ConnectError> {
+    let what = "keep the identity of the store";
+    let failed = |source| ConnectError::Server { what, source };
+    let drawn = Identity::draw();
+    // Another identity after a crash of the server, or on a standby that is promoted, would lose what
+    // was prepared under this one: this waits for the standby, as every session of the adapter does.
+    let insert = format!(
+        "INSERT INTO {schema}.store (cluster, participant, database, identity, secret) \
+         VALUES ($1, $2, pg_catalog.current_database(), $3, $4) ON CONFLICT DO NOTHING"
+    );
+    let store = drawn.store.to_string();
+    let (cluster, participant) = (owner.cluster.as_str(), owner.participant.as_str());
+    let parameters = [
+        (&cluster as _, Type::TEXT),
+        (&participant as _, Type::TEXT),
+        (&store as _, Type::TEXT),
+        (&drawn.key() as _, Type::BYTEA),
+    ];
+    let (client, sql) = (&connection.client, select(schema, "identity, secret"));
+    // In a statement of its own: one that has just waited for another process's row does not see it.
+    let inserting = client.execute_typed(&insert, &parameters);
+    inserting.await.map_err(failed)?;
+    let row = client.query_typed_opt(&sql, &parameters[..2]).await;
+    let row = row.map_err(failed)?;
+    let read = row.and_then(|row| Identity::read(row.get(0), row.get(1)));
+    read.ok_or_else(|| ConnectError::Damaged {
+        table: format!("{schema}.store"),
+    })
+}
+
+/// The identity that the database has now; none if it has no row, or not even the table.
+pub(super) async fn found_identity(
+    client: &Client,
+    schema: &str,
+    owner: &Owner,
+) -> Result<Option<StoreId>, Error> {
+    let sql = select(schema, "identity");
+    let (cluster, participant) = (owner.cluster.as_str(), owner.participant.as_str());
+    let parameters = [(&cluster as _, Type::TEXT), (&participant as _, Type::TEXT)];
+    match client.query_typed_opt(&sql, &parameters).await {
+        Ok(row) => Ok(row.and_then(|row| row.get::<_, &str>(0).parse().ok())),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn select(schema: &str, columns: &str) -> String {
+    // Sessions to work on have the `search_path` of the service, where other operators may stand first.
+    format!(
+        "SELECT {columns} FROM {schema}.store WHERE cluster OPERATOR(pg_catalog.=) $1 \
+         AND participant OPERATOR(pg_catalog.=) $2 \
+         AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+    )
+}
+
 /// The tables; the module's docs tell what they hold.
 fn tables(schema: &str) -> String {
-    // Rows of `committed` come and go, in the order of their ids: vacuum often.
+    let secrecy = secrecy(schema);
+    // Rows of `committed` come and go, in the order of their names: vacuum often.
     format!(
         "CREATE SCHEMA IF NOT EXISTS {schema}; \
          CREATE TABLE IF NOT EXISTS {schema}.committed (gid text COLLATE \"C\" PRIMARY KEY) \
          WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000); \
-         CREATE TABLE IF NOT EXISTS {schema}.settled (prefix text COLLATE \"C\" PRIMARY KEY, \
-         through text COLLATE \"C\" NOT NULL); \
-         CREATE TABLE IF NOT EXISTS {schema}.disputed (gid text COLLATE \"C\" PRIMARY KEY);"
+         CREATE TABLE IF NOT EXISTS {schema}.store (cluster text, participant text, database text, \
+         identity text NOT NULL, secret bytea NOT NULL, PRIMARY KEY (cluster, participant, database)); \
+         {secrecy}"
     )
+}
+
+/// Default privileges may have given every role the right to read.
+fn secrecy(schema: &str) -> String {
+    format!("REVOKE ALL ON {schema}.committed, {schema}.store FROM PUBLIC;")
 }
 
 fn rights(schema: &str, role: &str) -> String {
     let role = role.replace('"', "\"\"");
     format!(
         "GRANT USAGE ON SCHEMA {schema} TO \"{role}\"; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.committed, {schema}.settled, \
-         {schema}.disputed TO \"{role}\";"
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.committed TO \"{role}\"; \
+         GRANT SELECT, INSERT ON {schema}.store TO \"{role}\";"
     )
 }
 

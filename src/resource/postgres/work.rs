@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::protocol::types::TxnId;
 
 use super::Postgres;
-use super::connection::{Connection, Lease};
+use super::connection::{Connection, Lease, TRIES};
 use super::error::WorkError;
 use super::state::{Process, Seat, Slot};
 
@@ -122,29 +122,41 @@ impl Postgres {
         }
     }
 
+    /// Begins on a connection that is not in use, or on a new one: those that the server has closed
+    /// meanwhile (it was restarted, say) are replaced.
     async fn begin(&self, seat: &Seat) -> Result<Lease, WorkError> {
-        let lease = self.inner.working.lease().await?;
-        // As seen when the adapter was opened; whoever took the right away since then has it back to
-        // give.
-        let backend = lease.backend.ok_or(WorkError::Lost(seat.txn))?;
         let level = self.options().isolation;
         let txn = seat.txn;
-        let begin = format!("BEGIN ISOLATION LEVEL {level} READ WRITE; SET LOCAL {MARK} = '{txn}'");
-        let beginning = async {
-            // Outside of the transaction, where an error spoils nothing.
-            lease.statements(self.schema()).await?;
-            lease.client.batch_execute(&begin).await
-        };
-        match timeout(self.options().answer_max, beginning).await {
-            Ok(Ok(())) => {
-                // Before anybody works on it: whoever closes the seat later has the process ended,
-                // whoever did so before is noticed after this.
-                let backend = seat.backend.set(backend);
-                backend.expect("a transaction begins once");
-                Ok(lease)
+        let mark = self.inner.names.mark_of(txn);
+        let begin =
+            format!("BEGIN ISOLATION LEVEL {level} READ WRITE; SET LOCAL {MARK} = '{mark}'");
+        let mut tries = 0;
+        loop {
+            let lease = self.inner.working.lease().await?;
+            let beginning = async {
+                // Outside of the transaction, where an error spoils nothing.
+                lease.statements(self.schema()).await?;
+                lease.client.batch_execute(&begin).await
+            };
+            tries += 1;
+            match timeout(self.options().answer_max, beginning).await {
+                Ok(Ok(())) => {
+                    // As seen when the adapter was opened; whoever took the right away since then has
+                    // it back to give.
+                    let backend = lease.backend.ok_or(WorkError::Lost(txn))?;
+                    // Before anybody works on it: whoever closes the seat later has the process ended,
+                    // whoever did so before is noticed after this.
+                    let backend = seat.backend.set(backend);
+                    backend.expect("a transaction begins once");
+                    return Ok(lease);
+                }
+                Ok(Err(error)) if lease.is_lost(&error) && tries < TRIES => {
+                    drop(lease);
+                    self.inner.working.drop_idle();
+                }
+                Ok(Err(source)) => return Err(WorkError::Begin { source }),
+                Err(_) => return Err(WorkError::Lost(txn)),
             }
-            Ok(Err(source)) => Err(WorkError::Begin { source }),
-            Err(_) => Err(WorkError::Lost(txn)),
         }
     }
 }

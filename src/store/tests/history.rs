@@ -57,8 +57,9 @@ impl History {
         let generation = self.rng.u32(generations.oldest()..=generations.latest());
         let txn = TxnId {
             generation,
-            initiator: InitiatorId(self.rng.u64(1..=3)),
+            initiator: InitiatorId::from_u128(self.rng.u128(1..=3)),
             sequence: self.rng.u32(1..=12),
+            nonce: 9,
         };
         CommitId::new(txn, &roster(self.rng.u64(1..=3)))
     }
@@ -237,6 +238,7 @@ impl History {
         Record::State {
             generations,
             listed: ids.into_iter().map(listed).collect(),
+            stores: Default::default(),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::*;
 use crate::protocol::paxos::{Acceptors, Ballot};
 use crate::protocol::types::{
     Branch, BranchSet, Configuration, Entry, Listed, Open, Outcome, Roster, Session, Settle,
-    Unapplied, Vote,
+    StoreId, Unapplied, Vote,
 };
 
 /// How long a test waits for something that must come.
@@ -55,6 +55,7 @@ fn roster(branches: u64) -> Roster {
     Roster::new((0..branches).map(|session| Branch {
         participant: "ledger".parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     }))
     .unwrap()
 }
@@ -62,8 +63,9 @@ fn roster(branches: u64) -> Roster {
 fn id(generation: u32, sequence: u32) -> CommitId {
     let txn = TxnId {
         generation,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence,
+        nonce: 9,
     };
     CommitId::new(txn, &roster(2))
 }
@@ -153,4 +155,11 @@ fn journal(dir: &Path) -> PathBuf {
     let journals = paths.filter(|path| path.extension().is_some_and(|it| it == "jnl"));
     let number = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().parse::<u64>();
     journals.max_by_key(|path| number(path).unwrap()).unwrap()
+}
+
+/// A value as a program writes it that has another version of values.
+fn of_another_version(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let (version, payload) = (value[0] + 1, &value[layout::HEADER_BYTES..]);
+    let checksum = layout::checksum(version, key, payload);
+    [&[version], &checksum[..], payload].concat()
 }

@@ -37,7 +37,7 @@ fn opening_creates_nothing() {
     let dir = folder.path().join("replica");
     let absent = error(&dir);
     assert!(matches!(absent, OpenError::NoIdentity { .. }), "{absent}");
-    assert!(absent.to_string().contains("run init"));
+    assert!(absent.to_string().contains("`paxos-commit cluster new`"));
     assert!(!dir.exists());
     fs::create_dir(&dir).unwrap();
     let empty = error(&dir);
@@ -55,7 +55,7 @@ fn an_init_that_was_cut_short_is_no_replica() {
     assert!(
         again
             .to_string()
-            .contains("if an earlier init was cut short")
+            .contains("if an earlier attempt was cut short")
     );
 }
 
@@ -156,6 +156,52 @@ fn a_damaged_record_is_named() {
     let hex: Vec<String> = key.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(record.key, hex.concat());
     assert_eq!(record.reason, "its checksum does not match");
+}
+
+/// The counter-example: "is damaged ... Replace it by one with a new id". The replica was healthy, and
+/// the program was the older one.
+#[test]
+fn a_record_of_another_version_is_reported_as_that() {
+    let (_folder, dir) = new_store();
+    let (store, _) = Store::open(&dir).unwrap();
+    save(&store, vec![vote(id(1, 1), 0)]);
+    let mut keys = Vec::new();
+    layout::write_transaction(&vote(id(1, 1), 0), |key, _| keys.push(key));
+    let key = keys.pop().unwrap();
+    let value = store.records.get(&key).unwrap().unwrap();
+    let newer = of_another_version(&key, &value);
+    store.records.insert(&key, newer).unwrap();
+    let unread = store.recall(&id(1, 1)).unwrap_err();
+    assert!(
+        matches!(
+            unread,
+            RecallError::Version {
+                got: 2,
+                known: 1,
+                ..
+            }
+        ),
+        "{unread}"
+    );
+    drop(store);
+    let refused = error(&dir);
+    assert!(
+        matches!(
+            refused,
+            OpenError::RecordVersion {
+                got: 2,
+                known: 1,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert!(!refused.must_be_replaced());
+    let text = refused.to_string();
+    assert!(
+        !text.contains("eplace") && !text.contains("may have lost"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn a_replica_that_is_never_idle_sweeps_too() {
 }
 
 #[test]
-fn a_commit_that_was_finished_is_not_adopted() {
+fn the_list_is_that_of_the_log() {
     let (_folder, dir) = new_store();
     let (store, _) = Store::open(&dir).unwrap();
     save(&store, vec![open(0, 2), open(1, 3), vote(id(1, 1), 0)]);
@@ -255,8 +255,17 @@ fn a_commit_that_was_finished_is_not_adopted() {
     let Some(Record::State { listed: kept, .. }) = loaded.records.first() else {
         panic!("{:?}", loaded.records)
     };
-    assert_eq!(*kept, [listed(last)]);
+    assert_eq!(kept.len(), 3);
+    // Nothing but an entry of the log makes it shorter.
+    let unlist = Entry::Unlist { ids: ids.clone() };
     save(&store, vec![finished(last)]);
+    save(
+        &store,
+        vec![Record::Chosen {
+            slot: 3,
+            entry: unlist,
+        }],
+    );
     drop(store);
     let (_, loaded) = Store::open(&dir).unwrap();
     let [Record::State { listed: kept, .. }] = &loaded.records[..] else {
@@ -273,6 +282,7 @@ fn no_value_is_long() {
     let longest = Roster::new((0..32).map(|n| Branch {
         participant: name(n),
         session: Session(u64::MAX),
+        store: StoreId::from_u128(1),
     }))
     .unwrap();
     let unapplied = Unapplied {

@@ -16,7 +16,10 @@ pub(in crate::transport) fn links_with_inbox(max: usize) -> (Arc<Links>, mpsc::R
 fn links_at(start: u64, max: usize) -> (Arc<Links>, mpsc::Receiver<Inbound>) {
     let authority = Authority::new("c".parse().unwrap()).unwrap();
     let credentials = authority.credentials(Role::Replica(ReplicaId(1))).unwrap();
-    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let network = (
+        crate::transport::endpoint::dial_only().unwrap(),
+        Resolver::default(),
+    );
     let (inbox, inbound) = mpsc::channel(max);
     let lsns = Lsns {
         run: 7,
@@ -25,7 +28,7 @@ fn links_at(start: u64, max: usize) -> (Arc<Links>, mpsc::Receiver<Inbound>) {
         ..Lsns::default()
     };
     let me = Peer::Replica(ReplicaId(1));
-    let links = Links::new(me, credentials, endpoint, inbox, (Serving::Yes, lsns));
+    let links = Links::new(me, credentials, network, inbox, (Serving::Yes, lsns));
     (links, inbound)
 }
 

@@ -1,16 +1,14 @@
 //! One of everything that can stand on the wire.
 
 use crate::protocol::message::{
-    BeginCommit, CastVote, Declined, Frozen, Message, Prepare, Question, State, Undecided, Voter,
-    Waits,
+    BeginCommit, CastVote, Frozen, ListPage, Message, Prepare, Question, State, StoresPage,
+    Undecided, Voter, Waits,
 };
-use crate::protocol::paxos::log::LogMessage;
 use crate::protocol::paxos::{Ballot, ReplicaId};
-use crate::protocol::types::{
-    Entry, Open, Outcome, Peer, ReadOnly, Request, Session, Settle, Vote,
-};
+use crate::protocol::types::{Outcome, Peer, ReadOnly, Request, Vote};
 use crate::wire::{Answer, Frame, Hello, Listing, Lsn, Query, Refusal, Report, Sent, Welcome};
 
+use super::control_examples::{declined, entered, log, name, stores};
 use super::nouns::{
     TIME, ballot, branch, configuration, decision, generations, id, listed, promised, roster, txn,
     undecided,
@@ -278,7 +276,7 @@ fn transactions() -> Vec<(&'static str, Message)> {
             "Resolved",
             Message::Resolved {
                 participant: "a".parse().unwrap(),
-                sessions: vec![Session(1), Session(u64::MAX)],
+                branches: vec![branch("a", 1), branch("a", u64::MAX)],
             },
         ),
         ("Busy", Message::Busy { id: id() }),
@@ -362,6 +360,7 @@ fn control() -> Vec<(&'static str, Message)> {
             Message::Fetch {
                 slot: 300,
                 after: None,
+                after_name: Some(name()),
             },
         ),
         (
@@ -370,6 +369,10 @@ fn control() -> Vec<(&'static str, Message)> {
                 generations: generations(),
                 after: Some(id()),
                 listed: vec![listed()],
+                stores: Box::new(StoresPage {
+                    after: Some(name()),
+                    stores: vec![(name(), entered())],
+                }),
                 more: false,
             },
         ),
@@ -381,74 +384,46 @@ fn control() -> Vec<(&'static str, Message)> {
             },
         ),
         ("Release", Message::Release { id: id() }),
+        (
+            "Disputed",
+            Message::Disputed {
+                id: id(),
+                branch: branch("a", 1),
+            },
+        ),
+        (
+            "Contradicted",
+            Message::Contradicted {
+                id: id(),
+                branch: branch("a", 1),
+            },
+        ),
+        (
+            "Unproven",
+            Message::Unproven {
+                id: id(),
+                branch: branch("a", 1),
+            },
+        ),
+        (
+            "List",
+            Message::List {
+                through: id(),
+                after: Some(id()),
+            },
+        ),
+        (
+            "ListPage",
+            Message::ListPage(Box::new(ListPage {
+                through: id(),
+                after: None,
+                listed: vec![(id(), branch("a", 1))],
+                next: Some(id()),
+            })),
+        ),
     ];
+    messages.extend(stores());
     messages.extend(log().map(|(name, log)| (name, Message::Log(log))));
     messages.extend(declined().map(|(name, declined)| (name, Message::Declined(declined))));
     messages
-}
-
-fn log() -> [(&'static str, LogMessage<Entry>); 8] {
-    let (slot, ballot) = (300, ballot());
-    let open = Entry::Open(Open {
-        generation: 2,
-        configuration: configuration(),
-    });
-    let settle = Entry::Settle(Box::new(Settle {
-        after: None,
-        through: id(),
-        unfinished: vec![listed()],
-    }));
-    let release = Entry::Release { id: id() };
-    [
-        ("Log::Prepare", LogMessage::Prepare { slot, ballot }),
-        (
-            "Log::Promise",
-            LogMessage::Promise {
-                slot,
-                ballot,
-                accepted: Some((ballot, release)),
-            },
-        ),
-        (
-            "Log::Accept",
-            LogMessage::Accept {
-                slot,
-                ballot,
-                entry: settle,
-            },
-        ),
-        ("Log::Accepted", LogMessage::Accepted { slot, ballot }),
-        (
-            "Log::Nack",
-            LogMessage::Nack {
-                slot,
-                ballot,
-                promised: Ballot::LAST,
-            },
-        ),
-        ("Log::Chosen", LogMessage::Chosen { slot, entry: open }),
-        ("Log::Lead", LogMessage::Lead { slot, ballot }),
-        ("Log::Following", LogMessage::Following { slot, ballot }),
-    ]
-}
-
-fn declined() -> [(&'static str, Declined); 8] {
-    [
-        (
-            "Declined::NotLeader",
-            Declined::NotLeader {
-                leader: Some(ReplicaId(2)),
-            },
-        ),
-        ("Declined::UnderWay", Declined::UnderWay),
-        ("Declined::Changed", Declined::Changed { latest: 3 }),
-        ("Declined::UsedId", Declined::UsedId(ReplicaId(3))),
-        ("Declined::TooManyUnsettled", Declined::TooManyUnsettled(16)),
-        ("Declined::LostSight", Declined::LostSight),
-        (
-            "Declined::Connected",
-            Declined::Connected("a".parse().unwrap()),
-        ),
-        ("Declined::NotListed", Declined::NotListed(id())),
-    ]
 }

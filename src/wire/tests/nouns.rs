@@ -6,7 +6,7 @@ use crate::protocol::message::{Decision, Report as Promised, State, Unapplied};
 use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{
     Branch, BranchSet, CommitId, Configuration, Generations, InitiatorId, Listed, Member, Outcome,
-    Roster, Session, TxnId,
+    Roster, Session, StoreId, TxnId,
 };
 
 /// Two seconds and a nanosecond: both parts of a duration show.
@@ -16,6 +16,7 @@ pub(super) fn branch(name: &str, session: u64) -> Branch {
     Branch {
         participant: name.parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -26,8 +27,9 @@ pub(super) fn roster() -> Roster {
 pub(super) fn txn() -> TxnId {
     TxnId {
         generation: 3,
-        initiator: InitiatorId(0x00c0_ffee_00c0_ffee),
+        initiator: InitiatorId::from_u128(0x00c0_ffee_00c0_ffee),
         sequence: 300,
+        nonce: 9,
     }
 }
 

@@ -5,9 +5,11 @@ mod subject;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
+use paxos_commit::participant::{BranchId, Expiry, Proof, ResourceManager};
 use paxos_commit::protocol::participant::{InDoubt, Owner};
-use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, Session, TxnId, Vote};
+use paxos_commit::protocol::types::{
+    CommitId, Opening, ReadOnly, Request, Session, StoreId, TxnId, Vote,
+};
 
 use super::faults::Fault;
 
@@ -43,6 +45,8 @@ struct Disk {
     prepared: BTreeMap<Name, Standing>,
     markers: BTreeMap<Name, Work>,
     settled: Option<CommitId>,
+    /// What was ever listed.
+    listed: BTreeSet<Name>,
 }
 
 #[derive(Default)]
@@ -53,9 +57,24 @@ struct Server {
     /// Work under way, by process.
     work: BTreeMap<(u64, TxnId), Work>,
     processes: u64,
+    /// The identity of the store.
+    number: u128,
+    openings: Vec<Opening>,
 }
 
 impl Server {
+    /// A physical copy, without what only processes have.
+    fn copy(&self) -> Server {
+        Server {
+            durable: self.durable.clone(),
+            current: self.durable.clone(),
+            work: BTreeMap::new(),
+            processes: self.processes,
+            number: self.number,
+            openings: self.openings.clone(),
+        }
+    }
+
     fn save(&mut self) {
         self.durable = self.current.clone();
     }
@@ -102,6 +121,7 @@ pub(crate) struct ToyError(&'static str);
 pub(crate) struct Toy {
     server: Arc<Mutex<Server>>,
     process: u64,
+    openings: Vec<Opening>,
     fault: Option<Fault>,
     memory: Mutex<Memory>,
 }
@@ -153,7 +173,9 @@ impl Toy {
     fn is_proved(&self, server: &Server, branch: &BranchId) -> bool {
         let name = name_of(branch);
         let mut names = server.current.markers.keys();
-        server.current.settled >= Some(branch.id)
+        let is_settled = server.current.settled >= Some(branch.id);
+        (is_settled && self.has(Fault::HorizonIsProof))
+            || (server.current.markers.is_empty() && self.has(Fault::EmptyIsProof))
             || self.has(Fault::CommitMissingIsOk)
             || match self.fault {
                 Some(Fault::MarkerWithoutSession) => names.any(|(id, _)| *id == branch.id),
@@ -211,6 +233,21 @@ impl Toy {
 
 impl ResourceManager for Toy {
     type Error = ToyError;
+
+    fn store(&self) -> StoreId {
+        StoreId::from_u128(match self.fault {
+            Some(Fault::IdentityOfTheProcess) => self.process.into(),
+            Some(Fault::IdentityOfTheName) => 7,
+            _ => self.server().number,
+        })
+    }
+
+    fn openings(&self) -> Vec<Opening> {
+        match self.has(Fault::OpeningsNotSaved) {
+            true => self.openings.last().copied().into_iter().collect(),
+            false => self.openings.clone(),
+        }
+    }
 
     async fn prepare(
         &self,
@@ -274,7 +311,7 @@ impl ResourceManager for Toy {
         Ok(Vote::Prepared)
     }
 
-    async fn commit(&self, branch: &BranchId) -> Result<(), ToyError> {
+    async fn commit(&self, branch: &BranchId) -> Result<Proof, ToyError> {
         if self.has(Fault::ClaimOutlivesItsCall)
             && !self.memory.lock().unwrap().busy.insert(name_of(branch))
         {
@@ -307,8 +344,11 @@ impl ResourceManager for Toy {
                 server.save();
             }
             return match self.is_proved(&server, branch) {
-                true => Ok(()),
-                false => Err(ToyError("not prepared, and no proof")),
+                true => Ok(Proof::Found),
+                false if self.has(Fault::MissingIsAnError) => {
+                    Err(ToyError("not prepared, and no proof"))
+                }
+                false => Ok(Proof::Missing),
             };
         };
         if server.current.prepared.remove(&name).is_none() && self.has(Fault::FinishersClash) {
@@ -324,7 +364,7 @@ impl ResourceManager for Toy {
         }
         self.memory.lock().unwrap().proofs.insert(name);
         self.save(&mut server, Fault::CommitNotSaved);
-        Ok(())
+        Ok(Proof::Found)
     }
 
     async fn rollback(&self, branch: &BranchId) -> Result<(), ToyError> {
@@ -398,23 +438,35 @@ impl ResourceManager for Toy {
         }
     }
 
-    async fn settled(&self, through: CommitId) -> Result<(), ToyError> {
+    async fn settled(&self, through: CommitId, listed: &[BranchId]) -> Result<(), ToyError> {
         let mut server = self.server();
-        let before = server.current.settled;
-        let kept = |(id, _): &Name| *id > through;
+        let last = server.current.settled.max(Some(through));
+        let kept = |(id, _): &Name| match self.has(Fault::OlderListDeletesLater) {
+            true => Some(*id) > last,
+            false => *id > through,
+        };
+        let listed: BTreeSet<Name> = listed.iter().map(name_of).collect();
+        server.current.listed.extend(listed.iter().copied());
+        let Disk {
+            markers,
+            listed: ever_listed,
+            ..
+        } = &mut server.current;
         match self.fault {
             Some(Fault::MarkersStay) => {}
-            Some(Fault::HorizonDropsAllMarkers) => server.current.markers.clear(),
-            _ => server.current.markers.retain(|name, _| kept(name)),
+            Some(Fault::HorizonDropsAllMarkers) => {
+                markers.retain(|name, _| listed.contains(name));
+            }
+            Some(Fault::ListIsIgnored) => markers.retain(|name, _| kept(name)),
+            Some(Fault::ListedMarkersStayForEver) => {
+                markers.retain(|name, _| kept(name) || ever_listed.contains(name));
+            }
+            _ => markers.retain(|name, _| kept(name) || listed.contains(name)),
         }
         if self.has(Fault::HorizonDropsPrepared) {
             server.current.prepared.retain(|name, _| kept(name));
         }
-        server.current.settled = match self.fault {
-            Some(Fault::HorizonGoesBack) => Some(through),
-            Some(Fault::HorizonNotSaved) => before,
-            _ => before.max(Some(through)),
-        };
+        server.current.settled = last;
         server.save();
         Ok(())
     }

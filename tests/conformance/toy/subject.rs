@@ -1,26 +1,58 @@
 //! The server, as the kit sees it.
 
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use paxos_commit::protocol::types::{Request, TxnId};
+use paxos_commit::protocol::types::{Opening, Request, TxnId};
 use paxos_commit::resource::conformance::{Applied, Failure, Processes, Subject};
 
 use super::{Server, Toy, Work};
 use crate::faults::Fault;
+
+/// Every opening has one of its own.
+static NONCES: AtomicU64 = AtomicU64::new(0);
 
 /// A server in memory, and what is wrong with those who use it.
 pub(crate) struct ToySubject {
     server: Arc<Mutex<Server>>,
     fault: Option<Fault>,
     connections: Arc<tokio::sync::Semaphore>,
+    others: AtomicU32,
+}
+
+/// A server with an empty store, whose identity has this number.
+fn server(number: u128) -> Arc<Mutex<Server>> {
+    Arc::new(Mutex::new(Server {
+        number,
+        ..Server::default()
+    }))
 }
 
 impl ToySubject {
+    fn process_of(&self, server: &Arc<Mutex<Server>>) -> Toy {
+        let mut opened = server.lock().unwrap();
+        opened.processes += 1;
+        let number = opened.processes;
+        let nonce = match self.fault {
+            Some(Fault::NonceOfTheNumber) => number,
+            Some(_) | None => NONCES.fetch_add(1, Ordering::Relaxed),
+        };
+        opened.openings.push(Opening { number, nonce });
+        Toy {
+            server: server.clone(),
+            process: opened.processes,
+            openings: opened.openings.clone(),
+            fault: self.fault,
+            memory: Mutex::default(),
+        }
+    }
+
     pub(crate) fn new(fault: Option<Fault>) -> Self {
         ToySubject {
-            server: Arc::default(),
+            server: server(1),
             fault,
             connections: Arc::new(tokio::sync::Semaphore::new(4)),
+            others: AtomicU32::new(1),
         }
     }
 
@@ -50,14 +82,17 @@ impl Subject for ToySubject {
     type Manager = Toy;
 
     async fn open(&self) -> Result<Toy, Failure> {
-        let mut server = self.server.lock().unwrap();
-        server.processes += 1;
-        Ok(Toy {
-            server: self.server.clone(),
-            process: server.processes,
-            fault: self.fault,
-            memory: Mutex::default(),
-        })
+        Ok(self.process_of(&self.server))
+    }
+
+    async fn open_another(&self) -> Result<Option<Toy>, Failure> {
+        let number = self.others.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Some(self.process_of(&server(number.into()))))
+    }
+
+    async fn open_copy(&self) -> Result<Option<Toy>, Failure> {
+        let copy = self.server.lock().unwrap().copy();
+        Ok(Some(self.process_of(&Arc::new(Mutex::new(copy)))))
     }
 
     async fn kill(&self, toy: Toy) -> Result<(), Failure> {

@@ -52,7 +52,7 @@ impl Scene {
         drop(work);
         txn.enlist(branch.ticket()).unwrap();
         let branch = self.stock.branch(txn.id()).await.unwrap();
-        self.store.work(txn.id()).put(key, "1").unwrap();
+        self.store.work(&branch).put(key, "1").unwrap();
         txn.enlist(branch.ticket()).unwrap();
         txn.commit().await.unwrap()
     }
@@ -102,7 +102,7 @@ async fn a_database_and_a_store_commit_together_and_abort_together() {
     drop(work);
     txn.enlist(branch.ticket()).unwrap();
     let branch = scene.stock.branch(txn.id()).await.unwrap();
-    scene.store.work(txn.id()).put("b", "1").unwrap();
+    scene.store.work(&branch).put("b", "1").unwrap();
     txn.enlist(branch.ticket()).unwrap();
     assert!(matches!(txn.commit().await.unwrap(), Outcome::Aborted(_)));
     scene.settled().await;
@@ -121,7 +121,7 @@ async fn a_database_that_is_down_when_the_outcome_comes_commits_when_it_is_back(
     drop(work);
     txn.enlist(branch.ticket()).unwrap();
     let other = scene.stock.branch(txn.id()).await.unwrap();
-    scene.store.work(txn.id()).put("a", "1").unwrap();
+    scene.store.work(&other).put("a", "1").unwrap();
     txn.enlist(other.ticket()).unwrap();
     // The store holds its vote back until the database is gone.
     let plan = txn.plan().await.unwrap();
@@ -158,7 +158,7 @@ async fn what_a_process_left_in_doubt_the_next_one_finishes() {
     drop(work);
     txn.enlist(branch.ticket()).unwrap();
     let other = scene.stock.branch(txn.id()).await.unwrap();
-    scene.store.work(txn.id()).put("a", "1").unwrap();
+    scene.store.work(&other).put("a", "1").unwrap();
     txn.enlist(other.ticket()).unwrap();
     let plan = txn.plan().await.unwrap();
     let voting = tokio::spawn(branch.prepare(plan.clone()));

@@ -1,14 +1,18 @@
 //! The adapter keeps every rule of the checklist.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use paxos_commit::protocol::types::{ParticipantName, Request, TxnId};
 use paxos_commit::resource::conformance::{Applied, Failure, Processes, Status, Subject, check};
+use paxos_commit::resource::mariadb::mysql_async::Opts;
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::{Mariadb, RequestError, Work};
 use tokio::sync::Mutex;
 
 use super::support::{ADD, Server, options};
 
-struct Database(Mutex<Server>);
+/// A server, and how many other databases were made on it.
+struct Database(Mutex<Server>, AtomicU32);
 
 async fn run(mut work: Work, request: Request) -> Result<(), RequestError> {
     let text = std::str::from_utf8(&request.0)?;
@@ -26,6 +30,18 @@ impl Subject for Database {
     async fn open(&self) -> Result<Mariadb, Failure> {
         let opts = self.0.lock().await.opts();
         Ok(Mariadb::connect(opts, options().requests(run)).await?)
+    }
+
+    async fn open_another(&self) -> Result<Option<Mariadb>, Failure> {
+        let server = self.0.lock().await;
+        let name = format!("another{}", self.1.fetch_add(1, Ordering::Relaxed));
+        let mut plain = server.plain().await;
+        plain.query_drop(format!("CREATE DATABASE {name}")).await?;
+        let same = format!("CREATE TABLE {name}.counter LIKE counter");
+        plain.query_drop(same).await?;
+        let opts = Opts::from_url(&server.server.url(&name))?;
+        let another = Mariadb::connect(opts, options().requests(run)).await?;
+        Ok(Some(another))
     }
 
     async fn kill(&self, manager: Mariadb) -> Result<(), Failure> {
@@ -82,15 +98,20 @@ impl Subject for Database {
     }
 }
 
+/// The one check that does not apply.
+const COPY: &str = "a copy of a store has its identity, and no later opening in common with it";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_adapter_keeps_every_rule() {
-    let database = Database(Mutex::new(Server::start().await));
+    let database = Database(Mutex::new(Server::start().await), AtomicU32::new(0));
     let report = check(&database).await;
     println!("{report}");
     assert!(report.is_passed(), "{report}");
-    let all = report.findings.iter();
-    let mut skipped = all.filter(|finding| finding.status != Status::Passed);
-    assert_eq!(skipped.next(), None);
+    // A database counts no openings: its copy is the same store to it, and the docs say what that means.
+    let skipped = report.findings.iter();
+    let skipped = skipped.filter(|finding| finding.status != Status::Passed);
+    let skipped: Vec<_> = skipped.map(|finding| finding.name).collect();
+    assert_eq!(skipped, [COPY], "{report}");
     // And nothing of it is left.
     assert_eq!(database.0.lock().await.prepared().await, 0);
 }

@@ -282,7 +282,10 @@ async fn what_the_server_falsely_says_is_done_is_not_believed() {
         for _ in 0..2 {
             let error = mariadb.commit(&branch).await.unwrap_err();
             assert!(matches!(error, BranchError::NotEnded { .. }), "{error}");
-            mariadb.settled(self::branch(TRIES + 1).id).await.unwrap();
+            mariadb
+                .settled(self::branch(TRIES + 1).id, &[])
+                .await
+                .unwrap();
         }
         let error = mariadb.rollback(&branch).await.unwrap_err();
         assert!(matches!(error, BranchError::NotEnded { .. }), "{error}");

@@ -1,6 +1,6 @@
 //! Branches that get in each other's way, and what a session leaves to the next.
 
-use paxos_commit::participant::ResourceManager;
+use paxos_commit::participant::{Proof, ResourceManager};
 use paxos_commit::protocol::types::Vote;
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::{MARKERS_PER_DELETE, WorkError};
@@ -125,7 +125,7 @@ async fn markers_are_dropped_in_batches_around_what_stands_prepared() {
     let many = MARKERS_PER_DELETE * 2 + 7;
     let copy = format!(
         "INSERT INTO paxos_commit_branch SELECT owner, \
-         CONCAT(LEFT(commit_id, 12), UNHEX(LPAD(HEX(seq), 8, '0')), RIGHT(commit_id, 16)), \
+         CONCAT(LEFT(commit_id, 20), UNHEX(LPAD(HEX(seq), 8, '0')), RIGHT(commit_id, 24)), \
          session, process FROM paxos_commit_branch, seq_10_to_{}",
         many + 9
     );
@@ -136,15 +136,21 @@ async fn markers_are_dropped_in_batches_around_what_stands_prepared() {
     plain.query_drop(copy).await.unwrap();
     let count = "SELECT COUNT(*) FROM paxos_commit_branch";
     assert_eq!(server.scalar(count).await, many as i64 + 1);
-    let last = u32::try_from(many + 8).unwrap();
-    mariadb.settled(branch(last).id).await.unwrap();
+    // Their nonces are not known here: all ids of the last sequence but one.
+    let mut last = branch(u32::try_from(many + 8).unwrap());
+    last.id.txn.nonce = u64::MAX;
+    let listed = [committed.clone()];
+    mariadb.settled(last.id, &listed).await.unwrap();
+    assert_eq!(server.scalar(count).await, 2);
+    assert_eq!(mariadb.commit(&committed).await.unwrap(), Proof::Found);
+    mariadb.settled(last.id, &[]).await.unwrap();
     assert_eq!(server.scalar(count).await, 1);
-    // It is proved by the horizon now.
-    mariadb.commit(&committed).await.unwrap();
+    assert_eq!(mariadb.commit(&committed).await.unwrap(), Proof::Missing);
     assert_eq!(mariadb.in_doubt().await.unwrap().len(), 1);
     commit(&mariadb, &standing).await;
-    mariadb.settled(branch(last).id).await.unwrap();
-    mariadb.commit(&standing).await.unwrap();
+    assert_eq!(mariadb.commit(&standing).await.unwrap(), Proof::Found);
+    mariadb.settled(last.id, &[]).await.unwrap();
+    assert_eq!(mariadb.commit(&standing).await.unwrap(), Proof::Missing);
     assert_eq!(server.value("a").await, 1);
     assert_eq!(server.scalar(count).await, 1);
 }

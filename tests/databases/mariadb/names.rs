@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
+use paxos_commit::participant::{BranchId, Expiry, Proof, ResourceManager};
 use paxos_commit::protocol::types::{Branch, Vote};
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::mysql_async::{Opts, OptsBuilder};
@@ -16,7 +16,7 @@ use super::support::{
 async fn xids_of_others_are_neither_listed_nor_touched() {
     let server = Server::start().await;
     let mut other = server.plain().await;
-    let foreign = "X'01',X'02',1347961649";
+    let foreign = "X'01',X'02',1347961650";
     let sql = format!(
         "XA START {foreign}; INSERT INTO counter VALUES ('x', 1); XA END {foreign}; XA PREPARE {foreign}"
     );
@@ -27,7 +27,7 @@ async fn xids_of_others_are_neither_listed_nor_touched() {
     assert_eq!(mariadb.prepared().await.unwrap().count, 0);
     let mine = prepared(&mariadb, 1, "a").await;
     assert_eq!(mariadb.in_doubt().await.unwrap().len(), 1);
-    mariadb.settled(branch(9).id).await.unwrap();
+    mariadb.settled(branch(9).id, &[]).await.unwrap();
     mariadb.rollback(&mine).await.unwrap();
     assert_eq!(server.prepared().await, 1);
 }
@@ -53,7 +53,7 @@ async fn participants_clusters_and_databases_on_one_server_do_not_see_each_other
     for other in &others {
         assert_eq!(other.in_doubt().await.unwrap(), []);
         match other.commit(&mine).await {
-            Err(BranchError::NoProof { .. } | BranchError::NotOurs { .. }) => {}
+            Ok(Proof::Missing) | Err(BranchError::NotOurs { .. }) => {}
             wrong => panic!("{wrong:?}"),
         }
     }

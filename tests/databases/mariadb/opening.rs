@@ -93,7 +93,7 @@ async fn who_opens_a_server_that_falls_silent_is_told_so() {
 async fn tables_of_another_engine_are_refused() {
     let server = Server::start().await;
     drop(server.open().await);
-    let sql = "ALTER TABLE paxos_commit_settled ENGINE=Aria";
+    let sql = "ALTER TABLE paxos_commit_store ENGINE=Aria";
     server.plain().await.query_drop(sql).await.unwrap();
     let error = refusal(server.opts()).await;
     let text = error.to_string();

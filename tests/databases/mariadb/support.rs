@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use paxos_commit::cluster::servers::ThrowawayMariadb;
 use paxos_commit::participant::{BranchId, ResourceManager};
 use paxos_commit::protocol::types::{
-    Branch, CommitId, InitiatorId, ReadOnly, Roster, Session, TxnId, Vote,
+    Branch, CommitId, InitiatorId, ReadOnly, Roster, Session, StoreId, TxnId, Vote,
 };
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::mysql_async::{Conn, Opts};
@@ -17,8 +17,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn txn(sequence: u32) -> TxnId {
     TxnId {
         generation: 1,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence,
+        nonce: 9,
     }
 }
 
@@ -31,6 +32,7 @@ pub(super) fn branch_of(session: u64, sequence: u32) -> BranchId {
     let branch = Branch {
         participant: "ledger".parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     };
     let roster = Roster::new([branch.clone()]).unwrap();
     BranchId {

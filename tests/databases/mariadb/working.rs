@@ -7,6 +7,7 @@ use paxos_commit::protocol::types::Vote;
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
 use paxos_commit::resource::mariadb::mysql_async::{Opts, OptsBuilder};
 use paxos_commit::resource::mariadb::{Mariadb, Options, WorkError};
+use ring::hmac;
 
 use crate::together::tap::{Moment, Tap};
 
@@ -16,19 +17,20 @@ use super::support::{
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// The lock that the session of a transaction has, by the name of an earlier one which alone stands
-/// prepared.
+/// The lock that the session of a transaction has: a digest under the store's key, with the process
+/// from the name of an earlier transaction, which alone stands prepared.
 async fn lock_of(server: &Server, sequence: u32) -> String {
-    let found: Option<(i64, u64, u64, Vec<u8>)> = server
-        .plain()
-        .await
-        .query_first("XA RECOVER")
-        .await
-        .unwrap();
+    let mut plain = server.plain().await;
+    let found: Option<(i64, u64, u64, Vec<u8>)> = plain.query_first("XA RECOVER").await.unwrap();
     let (_, _, _, name) = found.unwrap();
-    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
-    let (initiator, process) = (hex(&name[..12]), hex(&name[16..24]));
-    format!("paxos-commit/{initiator}{sequence:08x}{process}")
+    let sql = "SELECT secret FROM paxos_commit_store";
+    let secret: Option<Vec<u8>> = plain.query_first(sql).await.unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &secret.unwrap());
+    let txn = txn(sequence).to_be_bytes();
+    let digest = hmac::sign(&key, &[&b"lock"[..], &txn, &name[32..40]].concat());
+    let half = &digest.as_ref()[..16];
+    let half: String = half.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("paxos-commit/{half}")
 }
 
 /// Without its lock nobody would know that the branch's session lives.
@@ -205,7 +207,7 @@ async fn a_session_that_does_not_hear_of_its_end_is_ended() {
         assert_eq!(vote(&mariadb, &branch(sequence)).await, Vote::Prepared);
         let held = parting.await.unwrap();
         match sequence {
-            1 => mariadb.commit(&branch(1)).await.unwrap(),
+            1 => drop(mariadb.commit(&branch(1)).await.unwrap()),
             _ => mariadb.rollback(&branch(2)).await.unwrap(),
         }
         assert_eq!(server.prepared().await, 0);

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use paxos_commit::cluster::servers::ThrowawayPostgres;
-use paxos_commit::participant::{BranchId, Expiry, ResourceManager};
+use paxos_commit::participant::{BranchId, Expiry, Proof, ResourceManager};
 use paxos_commit::protocol::participant::InDoubt;
-use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, TxnId, Vote};
+use paxos_commit::protocol::types::{CommitId, ReadOnly, Request, StoreId, TxnId, Vote};
 use paxos_commit::resource::conformance::{Applied, Failure, Processes, Status, Subject, check};
 use paxos_commit::resource::postgres::{BranchError, Options, Postgres, RequestError, Work};
 use tokio::sync::Mutex;
@@ -29,6 +29,10 @@ struct Process {
 impl ResourceManager for Process {
     type Error = BranchError;
 
+    fn store(&self) -> StoreId {
+        self.postgres.store()
+    }
+
     async fn prepare(
         &self,
         branch: &BranchId,
@@ -38,7 +42,7 @@ impl ResourceManager for Process {
         self.postgres.prepare(branch, request, read_only).await
     }
 
-    async fn commit(&self, branch: &BranchId) -> Result<(), BranchError> {
+    async fn commit(&self, branch: &BranchId) -> Result<Proof, BranchError> {
         self.postgres.commit(branch).await
     }
 
@@ -58,10 +62,15 @@ impl ResourceManager for Process {
         self.postgres.expire(branch).await
     }
 
-    async fn settled(&self, through: CommitId) -> Result<(), BranchError> {
-        self.postgres.settled(through).await
+    async fn settled(&self, through: CommitId, listed: &[BranchId]) -> Result<(), BranchError> {
+        self.postgres.settled(through, listed).await
     }
 }
+
+/// The one check that does not apply.
+const COPY: &str = "a copy of a store has its identity, and no later opening in common with it";
+
+const TABLE: &str = "CREATE TABLE counter (name text PRIMARY KEY, value int8 NOT NULL)";
 
 const ADD: &str = "INSERT INTO counter AS held VALUES ($1, $2) \
                    ON CONFLICT (name) DO UPDATE SET value = held.value + excluded.value";
@@ -96,6 +105,24 @@ impl Subject for Counters {
         config.application_name(name.as_str());
         let postgres = Postgres::connect(config, NoTls, options).await?;
         Ok(Process { postgres, name })
+    }
+
+    async fn open_another(&self) -> Result<Option<Process>, Failure> {
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let database = format!("another{number}");
+        let sql = format!("CREATE DATABASE {database}");
+        self.admin().await.batch_execute(&sql).await?;
+        let options = Options::new("local", "conformance").requests(run);
+        let mut config: Config = self.url.parse()?;
+        config.dbname(database.as_str());
+        let name = format!("process {number}");
+        config.application_name(name.as_str());
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        client.batch_execute(TABLE).await?;
+        drop(client);
+        let postgres = Postgres::connect(config, NoTls, options).await?;
+        Ok(Some(Process { postgres, name }))
     }
 
     async fn kill(&self, manager: Process) -> Result<(), Failure> {
@@ -175,13 +202,14 @@ async fn postgres_keeps_every_rule() {
         url,
         opened: AtomicU32::new(0),
     };
-    let sql = "CREATE TABLE counter (name text PRIMARY KEY, value int8 NOT NULL)";
     let admin = counters.admin().await;
-    until_done(|| admin.batch_execute(sql)).await;
+    until_done(|| admin.batch_execute(TABLE)).await;
     let report = check(&counters).await;
     println!("{report}");
     assert!(report.is_passed(), "{report}");
-    let mut skipped = report.findings.iter();
-    let skipped = skipped.find(|finding| matches!(finding.status, Status::NotApplicable(_)));
-    assert!(skipped.is_none(), "{report}");
+    // A database counts no openings: its copy is the same store to it, and the docs say what that means.
+    let skipped = report.findings.iter();
+    let skipped = skipped.filter(|finding| matches!(finding.status, Status::NotApplicable(_)));
+    let skipped: Vec<_> = skipped.map(|finding| finding.name).collect();
+    assert_eq!(skipped, [COPY], "{report}");
 }

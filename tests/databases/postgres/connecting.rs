@@ -93,7 +93,7 @@ async fn a_role_without_rights_is_told_what_an_administrator_runs() {
     assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
     let first = branch(1);
     postgres.commit(&first).await.unwrap();
-    postgres.settled(first.id).await.unwrap();
+    postgres.settled(first.id, &[]).await.unwrap();
     postgres.commit(&first).await.unwrap();
 }
 

@@ -11,11 +11,15 @@ use tokio::time::timeout;
 
 use super::support::{Base, branch, connect, pay, prepare, txn};
 
-/// A connection for work, one to finish with, and not much patience.
+/// A connection for work, one to finish with, and not much patience. There is one marker.
 async fn narrow(base: &Base) -> Postgres {
     let options = base.options().work_connections(1).finish_connections(1);
     let options = options.acquire_max(Duration::from_millis(200));
-    base.open_with(options).await
+    let postgres = base.open_with(options).await;
+    pay(&postgres, 1, "alice", 0).await;
+    assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
+    postgres.commit(&branch(1)).await.unwrap();
+    postgres
 }
 
 /// Somebody has the only connection to finish with, until the lock is given back.
@@ -26,14 +30,18 @@ struct Occupied {
 
 impl Occupied {
     async fn new(base: &Base, postgres: &Postgres) -> Occupied {
-        // Both before what the test works under.
-        let (first, second) = (branch(1).id, branch(2).id);
-        postgres.settled(first).await.unwrap();
         let admin = connect(&base.url).await;
-        let sql = "BEGIN; SELECT * FROM paxos_commit.settled FOR UPDATE";
+        let sql = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
+                   AS 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END';
+                   CREATE TRIGGER wait BEFORE DELETE ON paxos_commit.committed
+                   FOR EACH STATEMENT EXECUTE FUNCTION wait()";
+        admin.batch_execute(sql).await.unwrap();
+        let sql = "BEGIN; SELECT pg_advisory_xact_lock(7)";
         admin.batch_execute(sql).await.unwrap();
         let settling = postgres.clone();
-        let settling = tokio::spawn(async move { settling.settled(second).await.unwrap() });
+        // Before what the test works under.
+        let through = branch(2).id;
+        let settling = tokio::spawn(async move { settling.settled(through, &[]).await.unwrap() });
         let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
                      AND datname = current_database()";
         base.until(waits).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use paxos_commit::cluster::servers::ThrowawayPostgres;
-use paxos_commit::participant::ResourceManager;
+use paxos_commit::participant::{Proof, ResourceManager};
 use paxos_commit::protocol::types::{ReadOnly, Vote};
 use paxos_commit::resource::postgres::{BranchError, Postgres};
 
@@ -53,7 +53,7 @@ async fn what_was_voted_outlives_the_server_and_work_does_not() {
     assert_eq!(ids_in_doubt(&postgres).await, []);
 }
 
-async fn commit(postgres: &Postgres, n: u32) -> Result<(), BranchError> {
+async fn commit(postgres: &Postgres, n: u32) -> Result<Proof, BranchError> {
     postgres.commit(&branch(n)).await
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use paxos_commit::participant::{Expiry, ResourceManager};
 use paxos_commit::protocol::types::{CommitId, ReadOnly, Session, Vote};
-use paxos_commit::resource::postgres::{BranchError, MARKERS_PER_DELETE, Options, Postgres};
+use paxos_commit::resource::postgres::{BranchError, Options};
 
-use super::support::{Base, branch, branch_of, connect, ids_in_doubt, pay, prepare, txn};
+use super::support::{Base, branch, branch_of, connect, ids_in_doubt, pay, prepare, store_in, txn};
 
 #[tokio::test]
 async fn in_doubt_are_the_branches_of_this_participant_in_this_database_and_no_others() {
@@ -32,7 +32,8 @@ async fn in_doubt_are_the_branches_of_this_participant_in_this_database_and_no_o
         "somebody".to_owned(),
         ours.replace("/ledger/", "/ledgers/"),
         ours.replace("/in_doubt_here/", "/in_doubt/"),
-        ours.replace("/0000000000000001", "/1"),
+        ours[..ours.len() - 1].to_owned(),
+        ours.replace(&format!("/{}/", store_in(&ours)), "/00000000/"),
         format!("{ours}x"),
         format!("x{ours}"),
     ];
@@ -81,7 +82,7 @@ async fn the_branch_of_another_participant_is_refused() {
             .prepare(&branch(1), None, ReadOnly::Forbidden)
             .await
             .map(drop),
-        postgres.commit(&branch(1)).await,
+        postgres.commit(&branch(1)).await.map(drop),
         postgres.rollback(&branch(1)).await,
         postgres.expire(&branch(1)).await.map(drop),
     ];
@@ -94,82 +95,6 @@ async fn the_branch_of_another_participant_is_refused() {
 }
 
 #[tokio::test]
-async fn a_commit_of_what_is_missing_needs_a_proof() {
-    let base = Base::new("proof").await;
-    let postgres = base.open().await;
-    let error = postgres.commit(&branch(1)).await.unwrap_err();
-    assert!(matches!(error, BranchError::NoProof { .. }), "{error}");
-    // The horizon is one, and lasts; but not for what was missed before it came.
-    postgres.settled(branch(5).id).await.unwrap();
-    postgres.commit(&branch(3)).await.unwrap();
-    assert!(postgres.commit(&branch(1)).await.is_err());
-    let later = base.open().await;
-    later.commit(&branch(5)).await.unwrap();
-    assert!(later.commit(&branch(6)).await.is_err());
-    // It never goes back, and is nobody else's.
-    later.settled(branch(2).id).await.unwrap();
-    later.commit(&branch(5)).await.unwrap();
-    let other = base.open_with(Options::new("other", "ledger")).await;
-    assert!(other.commit(&branch(1)).await.is_err());
-    // An operator who ends a branch by hand is noticed.
-    pay(&postgres, 7, "alice", -1).await;
-    assert_eq!(prepare(&postgres, 7).await, Vote::Prepared);
-    let sql = format!("ROLLBACK PREPARED '{}'", base.names().await[0]);
-    base.admin.batch_execute(&sql).await.unwrap();
-    assert!(postgres.commit(&branch(7)).await.is_err());
-}
-
-#[tokio::test]
-async fn markers_go_in_batches_up_to_the_horizon_and_nobody_waits_for_a_lock() {
-    let base = Base::new("markers").await;
-    let postgres = base.open().await;
-    for n in [1, 100_000] {
-        pay(&postgres, n, "alice", -1).await;
-        assert_eq!(prepare(&postgres, n).await, Vote::Prepared);
-        postgres.commit(&branch(n)).await.unwrap();
-    }
-    // As many as that, with names in between; and those of another participant.
-    let sql = "INSERT INTO paxos_commit.committed
-               SELECT regexp_replace(gid, '-00000001-', '-' || lpad(to_hex(n), 8, '0') || '-')
-               FROM paxos_commit.committed, generate_series(2, 5000) AS n
-               WHERE gid LIKE '%-00000001-%';
-               INSERT INTO paxos_commit.committed
-               SELECT replace(gid, '/ledger/', other) FROM paxos_commit.committed,
-               unnest(ARRAY['/ledge/', '/ledger2/']) AS other WHERE gid LIKE '%-00000001-%';
-               CREATE TABLE batch (xid xid8, rows int8);
-               CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
-               'BEGIN INSERT INTO batch SELECT pg_current_xact_id(), count(*) FROM gone;
-                RETURN NULL; END';
-               CREATE TRIGGER note AFTER DELETE ON paxos_commit.committed
-               REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION note()";
-    base.admin.batch_execute(sql).await.unwrap();
-    let markers = "SELECT count(*) FROM paxos_commit.committed";
-    assert_eq!(base.count(markers).await, 5_003);
-    // Somebody is at one of them.
-    let other = connect(&base.url).await;
-    let sql = "BEGIN; SELECT FROM paxos_commit.committed WHERE gid LIKE '%-00000010-%' FOR UPDATE";
-    other.batch_execute(sql).await.unwrap();
-    postgres.settled(branch(4_000).id).await.unwrap();
-    assert_eq!(base.count(markers).await, 1_004);
-    other.batch_execute("COMMIT").await.unwrap();
-    postgres.settled(branch(4_000).id).await.unwrap();
-    assert_eq!(base.count(markers).await, 1_003);
-    // Few at a time, each time in a transaction of its own.
-    let largest = base.count("SELECT max(rows) FROM batch").await;
-    assert_eq!(largest, MARKERS_PER_DELETE);
-    let transactions = base
-        .count("SELECT count(DISTINCT xid) FROM batch WHERE rows > 0")
-        .await;
-    assert_eq!(transactions, 3_999 / MARKERS_PER_DELETE + 2);
-    // Those after the horizon prove, and those before it need no marker.
-    for n in [1, 4_000, 100_000] {
-        postgres.commit(&branch(n)).await.unwrap();
-    }
-    postgres.settled(branch(u32::MAX).id).await.unwrap();
-    assert_eq!(base.count(markers).await, 2);
-}
-
-#[tokio::test]
 async fn work_that_is_settled_is_let_go() {
     let base = Base::new("settled_work").await;
     let postgres = base.open().await;
@@ -177,7 +102,7 @@ async fn work_that_is_settled_is_let_go() {
     pay(&postgres, 2, "bob", -1).await;
     // All ids that the first one can have; none of the second.
     let through = *CommitId::all_of(txn(1)).end();
-    postgres.settled(through).await.unwrap();
+    postgres.settled(through, &[]).await.unwrap();
     base.admin
         .batch_execute("UPDATE account SET balance = 7 WHERE name = 'alice'")
         .await
@@ -233,7 +158,7 @@ async fn many_sessions_finish_one_branch_at_the_same_time() {
             let session = session.clone();
             tokio::spawn(async move {
                 match commits {
-                    true => session.commit(&branch(n)).await,
+                    true => session.commit(&branch(n)).await.map(drop),
                     false => session.rollback(&branch(n)).await,
                 }
             })
@@ -263,32 +188,4 @@ async fn a_closed_adapter_does_nothing_more_and_what_is_prepared_stays() {
     assert_eq!(ids_in_doubt(&next).await, [branch(1).id]);
     next.commit(&branch(1)).await.unwrap();
     assert_eq!(base.balance("alice").await, 99);
-}
-
-/// The counter-example: somebody rolls back by hand what the coordinators then commit. Nothing proves
-/// the commit, which is an alarm; two generations later the horizon has passed, and what comes before
-/// it counts as done: the alarm would clear itself, and the replicas forget the commit.
-#[tokio::test]
-async fn a_commit_that_was_rolled_back_by_hand_is_disputed_whatever_is_settled() {
-    let base = Base::new("disputed").await;
-    let postgres = base.open().await;
-    let (lost, done) = (branch(1), branch(2));
-    pay(&postgres, 1, "alice", -1).await;
-    assert_eq!(prepare(&postgres, 1).await, Vote::Prepared);
-    let sql = format!("ROLLBACK PREPARED '{}'", base.names().await[0]);
-    base.admin.batch_execute(&sql).await.unwrap();
-    pay(&postgres, 2, "bob", -1).await;
-    assert_eq!(prepare(&postgres, 2).await, Vote::Prepared);
-    postgres.commit(&done).await.unwrap();
-    let is_disputed = async |postgres: &Postgres| {
-        let error = postgres.commit(&lost).await.unwrap_err();
-        matches!(error, BranchError::NoProof { .. })
-    };
-    assert!(is_disputed(&postgres).await);
-    postgres.settled(branch(9).id).await.unwrap();
-    assert!(is_disputed(&postgres).await);
-    assert!(is_disputed(&base.open().await).await);
-    postgres.commit(&done).await.unwrap();
-    let balances = (base.balance("alice").await, base.balance("bob").await);
-    assert_eq!(balances, (100, 99));
 }

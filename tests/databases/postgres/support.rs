@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use paxos_commit::cluster::servers::ThrowawayPostgres;
 use paxos_commit::participant::{BranchId, ResourceManager};
-use paxos_commit::protocol::types::{Branch, CommitId, InitiatorId, Roster, Session, TxnId, Vote};
+use paxos_commit::protocol::types::{
+    Branch, CommitId, InitiatorId, Roster, Session, StoreId, TxnId, Vote,
+};
 use paxos_commit::protocol::types::{ReadOnly, Request};
-use paxos_commit::resource::postgres::{Options, Postgres};
+use paxos_commit::resource::postgres::{BranchError, Options, Postgres};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
@@ -102,6 +104,21 @@ pub(super) async fn until(client: &Client, sql: &str) {
     }
 }
 
+/// The digits of the store in the name of a prepared transaction.
+pub(super) fn store_in(name: &str) -> &str {
+    name.split('/').nth(4).unwrap()
+}
+
+/// base32hex in lower case, as in the names of prepared transactions.
+pub(super) fn base32(bytes: &[u8]) -> String {
+    let bit = |at: usize| bytes.get(at / 8).map_or(0, |byte| byte >> (7 - at % 8) & 1);
+    let digit = |start: usize| {
+        let value = (start..start + 5).fold(0, |value, at| value << 1 | bit(at));
+        char::from_digit(value.into(), 32).unwrap()
+    };
+    (0..bytes.len() * 8).step_by(5).map(digit).collect()
+}
+
 /// Of this cluster the participant `ledger`.
 pub(super) fn options(cluster: &str) -> Options {
     // Long, so that what is slow here is no failure.
@@ -114,8 +131,9 @@ pub(super) fn options(cluster: &str) -> Options {
 pub(super) fn txn(n: u32) -> TxnId {
     TxnId {
         generation: 1,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence: n,
+        nonce: 9,
     }
 }
 
@@ -124,6 +142,7 @@ pub(super) fn branch_of(session: u64, n: u32) -> BranchId {
     let branch = Branch {
         participant: "ledger".parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     };
     let roster = Roster::new([branch.clone()]).unwrap();
     BranchId {
@@ -169,6 +188,20 @@ pub(super) async fn ids_in_doubt(postgres: &Postgres) -> Vec<CommitId> {
     let mut ids: Vec<CommitId> = found.iter().map(|found| found.id).collect();
     ids.sort();
     ids
+}
+
+/// Tries until it fails with an error that is no lost connection's.
+pub(super) async fn until_refused<T: std::fmt::Debug>(
+    mut again: impl AsyncFnMut() -> Result<T, BranchError>,
+) -> BranchError {
+    let begun = Instant::now();
+    loop {
+        match again().await.unwrap_err() {
+            BranchError::Server { .. } => assert!(begun.elapsed() < LONG),
+            refused => return refused,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Tries until it is done, as the participant does.

@@ -11,7 +11,7 @@ use paxos_commit::cluster::{ClusterFiles, Passed, Relay};
 use paxos_commit::config::load_access;
 use paxos_commit::initiator::{Initiator, Known};
 use paxos_commit::protocol::paxos::ReplicaId;
-use paxos_commit::protocol::types::Member;
+use paxos_commit::protocol::types::{CommitId, Member};
 use paxos_commit::transport::Role;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
@@ -209,7 +209,12 @@ impl Arena {
             line => format!("{line}\n"),
         });
         let lines: String = lines.collect();
-        fs::write(&file, format!("{lines}\n[tuning]\n{}\n", self.tuning)).unwrap();
+        // One that was made like another one has its settings.
+        let tuning = match lines.contains("[tuning]") {
+            true => String::new(),
+            false => format!("\n[tuning]\n{}\n", self.tuning),
+        };
+        fs::write(&file, lines + &tuning).unwrap();
         if let Some(data) = self.data.get(&name) {
             let made = self.cluster().join(&name).join("data");
             copy_durably(&made, data);
@@ -409,6 +414,16 @@ impl Arena {
             initiator.shutdown(PATIENCE).await;
         }
         asked
+    }
+
+    /// The ids that an initiator has asked to commit, as its journal tells.
+    pub(crate) fn asked_ids(&self, initiator: &str) -> Vec<CommitId> {
+        let journal = read_journal(&self.journal(initiator));
+        let asking = journal.iter().filter_map(|line| match line {
+            Line::Asking { id, .. } => Some(id.parse().unwrap()),
+            Line::Heard { .. } | Line::Unknown { .. } => None,
+        });
+        asking.collect()
     }
 
     /// What became of all datagrams.

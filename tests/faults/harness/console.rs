@@ -38,7 +38,7 @@ impl Arena {
             let mut left = Vec::new();
             match self.json(&["txn", "list"]).await {
                 Ok(list) => {
-                    let list = list.as_array().expect("a list");
+                    let list = list["transactions"].as_array().expect("a list");
                     left.extend(list.iter().map(serde_json::Value::to_string));
                 }
                 Err(error) => left.push(format!("txn list: {error}")),

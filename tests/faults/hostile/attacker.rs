@@ -31,6 +31,7 @@ pub(crate) struct Entered {
     pub(crate) connection: Connection,
     pub(crate) send: SendStream,
     pub(crate) receive: RecvStream,
+    unread: Vec<u8>,
 }
 
 impl Attacker {
@@ -64,6 +65,7 @@ impl Attacker {
                 connection,
                 send,
                 receive,
+                unread: Vec::new(),
             })
         };
         within(dialing)
@@ -125,14 +127,20 @@ impl Entered {
         let _ = within(self.send.write_all(bytes)).await;
     }
 
+    /// The next frame, which must come.
+    pub(crate) async fn hear(&mut self) -> Result<Frame, String> {
+        within(self.next()).await
+    }
+
     async fn next(&mut self) -> Result<Frame, String> {
-        let mut unread = Vec::new();
         loop {
-            if let Some((frame, _)) = wire::decode(&unread).map_err(|error| error.to_string())? {
+            let decoded = wire::decode(&self.unread).map_err(|error| error.to_string())?;
+            if let Some((frame, length)) = decoded {
+                self.unread.drain(..length);
                 return Ok(frame);
             }
             match self.receive.read_chunk(64 * 1024, true).await {
-                Ok(Some(chunk)) => unread.extend_from_slice(&chunk.bytes),
+                Ok(Some(chunk)) => self.unread.extend_from_slice(&chunk.bytes),
                 Ok(None) => return Err("the stream has ended".into()),
                 Err(error) => return Err(error.to_string()),
             }

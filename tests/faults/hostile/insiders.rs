@@ -5,7 +5,7 @@ use std::time::Duration;
 use paxos_commit::protocol::message::{BeginCommit, CastVote, Message};
 use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::protocol::types::{
-    Branch, CommitId, InitiatorId, Peer, Request, Roster, RosterDigest, TxnId, Vote,
+    Branch, CommitId, InitiatorId, Peer, Request, Roster, RosterDigest, StoreId, TxnId, Vote,
 };
 use paxos_commit::transport::{draw_initiator, draw_session};
 
@@ -21,6 +21,7 @@ fn branch(name: &str) -> Branch {
     Branch {
         participant: name.parse().unwrap(),
         session: draw_session(),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -33,6 +34,7 @@ fn txn(generation: u32, initiator: InitiatorId, sequence: usize) -> TxnId {
         generation,
         initiator,
         sequence: sequence as u32,
+        nonce: 9,
     }
 }
 
@@ -66,7 +68,7 @@ async fn a_participant_that_lies_is_not_believed() {
     let own = branch("mallory");
     let peer = Peer::Session(own.clone());
     let (other, sibling) = (branch("ledger-1"), branch("mallory"));
-    let initiator = InitiatorId(7);
+    let initiator = InitiatorId::from_u128(7);
 
     // Each costs the connection.
     let count = scaled(&knobs, 100);
@@ -220,7 +222,7 @@ async fn who_does_not_read_holds_up_nobody() {
     let count = scaled(&knobs, 80);
     let questions: Vec<Message> = (0..1_024)
         .map(|sequence| Message::Inquire {
-            txn: txn(1, InitiatorId(7), sequence),
+            txn: txn(1, InitiatorId::from_u128(7), sequence),
         })
         .collect();
     let what = "peers that ask and do not read";
@@ -256,7 +258,7 @@ async fn who_fills_a_replica_with_inventions_keeps_nobody_out() {
     let both = roster(&[&own, &ghost]);
     let count = 2 * limit;
     let votes = |say| -> Vec<Message> {
-        let inventions = (0..count).map(|number| txn(1, InitiatorId(7), number));
+        let inventions = (0..count).map(|number| txn(1, InitiatorId::from_u128(7), number));
         let ids = inventions.map(|txn| CommitId::new(txn, &both));
         ids.map(|id| vote(id, &both, say)).collect()
     };

@@ -8,6 +8,7 @@
 
 mod attacker;
 mod insiders;
+mod liars;
 mod siege;
 mod strangers;
 

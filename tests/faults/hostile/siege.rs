@@ -113,8 +113,25 @@ impl Siege {
     /// The memory of the victim: now, and at the worst moment since the last call.
     fn memory(&mut self) -> (u64, u64) {
         let name = self.victim_name();
-        let id = self.arena.process(&name).id();
-        let id = id.unwrap_or_else(|| self.arena.fail("the victim has died"));
+        let memory = self.memory_and_peak_of(&name);
+        // The worst moment is counted anew from here.
+        let id = self.process_id(&name);
+        fs::write(format!("/proc/{id}/clear_refs"), "5").unwrap();
+        memory
+    }
+
+    fn process_id(&mut self, name: &str) -> u32 {
+        let id = self.arena.process(name).id();
+        id.unwrap_or_else(|| self.arena.fail(&format!("{name} has ended")))
+    }
+
+    /// The memory of a process.
+    pub(crate) fn memory_of(&mut self, name: &str) -> u64 {
+        self.memory_and_peak_of(name).0
+    }
+
+    fn memory_and_peak_of(&mut self, name: &str) -> (u64, u64) {
+        let id = self.process_id(name);
         let text = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let field = |name: &str| {
             let line = text
@@ -124,10 +141,7 @@ impl Siege {
             let kilobytes = line.trim().trim_end_matches(" kB").parse::<u64>().unwrap();
             kilobytes * 1024
         };
-        let memory = (field("VmRSS:"), field("VmHWM:"));
-        // The worst moment is counted anew from here.
-        fs::write(format!("/proc/{id}/clear_refs"), "5").unwrap();
-        memory
+        (field("VmRSS:"), field("VmHWM:"))
     }
 
     fn logged(&mut self) -> u64 {

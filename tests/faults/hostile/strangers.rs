@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use paxos_commit::protocol::types::{Branch, Peer};
+use paxos_commit::protocol::types::{Branch, Peer, StoreId};
 use paxos_commit::transport::{Authority, Issued, draw_initiator, draw_session};
 use paxos_commit::wire::{FRAME_BYTES_MAX, Frame, Refusal};
 use rcgen::{
@@ -138,6 +138,7 @@ async fn thousands_of_connections_of_one_name_take_its_own_seats() {
         let session = Peer::Session(Branch {
             participant: "shop".parse().unwrap(),
             session: draw_session(),
+            store: StoreId::from_u128(1),
         });
         other.enter(0, &session).await;
         let again = attacker.greet(0, &shop()).await;

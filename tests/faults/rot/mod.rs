@@ -340,7 +340,7 @@ fn says_what_to_do(text: &str) -> bool {
     [
         "eplace",
         "run the newer",
-        "run init",
+        "run the version of the program",
         "find out what happened",
         "use the newer",
         "give the store a directory of its own",

@@ -9,7 +9,7 @@ use paxos_commit::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use paxos_commit::protocol::replica::Record;
 use paxos_commit::protocol::types::{
     Branch, BranchSet, CommitId, Configuration, Entry, Generations, InitiatorId, Listed, Open,
-    Outcome, Roster, Session, Settle, TxnId, Unapplied, Vote,
+    Outcome, Roster, Session, Settle, StoreId, TxnId, Unapplied, Vote,
 };
 use paxos_commit::store::{Identity, Loaded, OpenError, Store};
 
@@ -28,6 +28,7 @@ fn roster() -> Roster {
     let branch = |session| Branch {
         participant: "ledger".parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     };
     Roster::new([1, 2].map(branch)).unwrap()
 }
@@ -35,8 +36,9 @@ fn roster() -> Roster {
 fn id(generation: u32, sequence: u32) -> CommitId {
     let txn = TxnId {
         generation,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence,
+        nonce: 9,
     };
     CommitId::new(txn, &roster())
 }
@@ -319,7 +321,7 @@ fn damage_that_was_planted_in_a_replica_is_told_apart() {
         |content: &[u8], checksum: u32| [&[1][..], &checksum.to_be_bytes(), content].concat();
     // The third of the votes.
     let content = [2];
-    let checksum = crc32fast::hash(&[&key[..], &content].concat());
+    let checksum = crc32fast::hash(&[&[1], &key[..], &content].concat());
     for (checksum, expected) in [
         (checksum, Class::Different),
         (checksum ^ 1, Class::Refused("a damaged record")),

@@ -3,7 +3,7 @@
 use paxos_commit::protocol::message::{CastVote, Decision, Message};
 use paxos_commit::protocol::paxos::{Ballot, ReplicaId};
 use paxos_commit::protocol::replica::Rejection;
-use paxos_commit::protocol::types::{Branch, InitiatorId, Outcome, Peer, Session, Vote};
+use paxos_commit::protocol::types::{Branch, InitiatorId, Outcome, Peer, Session, StoreId, Vote};
 
 use super::cluster::{Cluster, OPERATOR};
 use super::node::Will;
@@ -63,6 +63,7 @@ fn nobody_else_votes_for_an_rm() {
     let stranger = Branch {
         participant: "rm99".parse().unwrap(),
         session: me.session,
+        store: StoreId::from_u128(1),
     };
     let restarted = Branch {
         session: Session(99),
@@ -72,7 +73,10 @@ fn nobody_else_votes_for_an_rm() {
         (Peer::Session(stranger), Rejection::NotInRoster),
         (Peer::Session(restarted), Rejection::NotInRoster),
         (replica(2), Rejection::NotFromSuchAPeer),
-        (Peer::Initiator(InitiatorId(7)), Rejection::NotFromSuchAPeer),
+        (
+            Peer::Initiator(InitiatorId::from_u128(7)),
+            Rejection::NotFromSuchAPeer,
+        ),
         (OPERATOR, Rejection::NotFromSuchAPeer),
     ] {
         cluster.say(from, 1, vote.clone());

@@ -21,7 +21,7 @@ use paxos_commit::protocol::replica::{
     Record, Replica, ReplicaConfig, ReplicaNotice, ReplicaTimer,
 };
 use paxos_commit::protocol::types::{
-    Branch, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Roster, Session, TxnId, Vote,
+    Branch, CommitId, InitiatorId, Outcome, Peer, ReadOnly, Roster, Session, StoreId, TxnId, Vote,
 };
 
 use super::node::{Disk, ReplicaNode, Rm, Step, Will};
@@ -30,7 +30,7 @@ use super::wire::{Cost, Envelope, Kind, replica};
 /// How long the replicas wait for votes.
 const VOTE_TIMEOUT: Duration = Duration::from_secs(1);
 
-const CLIENT: InitiatorId = InitiatorId(7);
+const CLIENT: InitiatorId = InitiatorId::from_u128(7);
 pub(super) const OPERATOR: Peer = Peer::Operator(1);
 
 /// Deliveries after which a run is taken for endless.
@@ -73,6 +73,7 @@ impl Cluster {
         let branch = |n: usize| Branch {
             participant: format!("rm{n:02}").parse().expect("a name"),
             session: Session(n as u64),
+            store: StoreId::from_u128(1),
         };
         let rms = wills.iter().enumerate();
         let rms: Vec<Rm> = rms
@@ -83,6 +84,7 @@ impl Cluster {
             generation: 1,
             initiator: CLIENT,
             sequence: 0,
+            nonce: 9,
         };
         let node = |id| ReplicaNode::new(ReplicaConfig::new(id, acceptors.clone()));
         let mut out = Effects::default();
@@ -106,7 +108,10 @@ impl Cluster {
             violations: Vec::new(),
             acceptors,
         };
-        cluster.step_client(Input::Command(InitiatorCommand::Begin), Cost::default());
+        cluster.step_client(
+            Input::Command(InitiatorCommand::Begin { nonce: 9 }),
+            Cost::default(),
+        );
         for n in 1..=wills.len() {
             cluster.tell_rm(n, ParticipantCommand::Begin(txn));
         }
@@ -346,7 +351,8 @@ impl Cluster {
         for notice in out.notify {
             match notice {
                 ReplicaNotice::Rejected { reason, .. } => node.rejected.push(reason),
-                ReplicaNotice::Removed => panic!("the membership does not change"),
+                ReplicaNotice::Contradiction { id, .. } => panic!("{id}: no process lies"),
+                ReplicaNotice::Removed | ReplicaNotice::Dial(_) => panic!("the same replicas"),
             }
         }
         let mut after = cost.one_more_delay();
@@ -427,13 +433,14 @@ impl Cluster {
                 self.step_rm(n, Input::Command(command), cost.one_more_write());
             }
             ParticipantNotice::LetGo(_) => rm.has_let_go = true,
-            ParticipantNotice::Began(_) => {}
-            ParticipantNotice::Refused(_) => panic!("all work begins before it is prepared"),
+            ParticipantNotice::Began(_) | ParticipantNotice::Unasked { .. } => {}
+            ParticipantNotice::Refused { .. } => panic!("all work begins before it is prepared"),
+            ParticipantNotice::Stands(_) => panic!("the session was let in"),
             ParticipantNotice::Expired { .. }
             | ParticipantNotice::Forgotten { .. }
-            | ParticipantNotice::Settled { .. } => {
-                panic!("one generation is open, and none is settled")
-            }
+            | ParticipantNotice::Settled { .. }
+            | ParticipantNotice::Unproven { .. }
+            | ParticipantNotice::Contradicted { .. } => panic!("only one generation is open"),
             ParticipantNotice::Outcome { id, outcome } => {
                 let (heard, _) = *rm.heard.get_or_insert((outcome, cost));
                 assert!(heard == outcome || self.release == Release::Eager);

@@ -75,7 +75,7 @@ impl Rm {
     pub(super) fn new(me: Branch, will: Will, acceptors: &Acceptors) -> Self {
         let config = ParticipantConfig::new(me.clone(), acceptors.clone());
         Rm {
-            host: Some(Participant::recover(config, [], &mut Effects::default())),
+            host: Some(Participant::entered(config)),
             me,
             will,
             heard: None,

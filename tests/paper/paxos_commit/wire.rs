@@ -111,6 +111,19 @@ impl Envelope {
             | Message::State { .. }
             | Message::Reconfigure { .. }
             | Message::Release { .. }
+            | Message::Disputed { .. }
+            | Message::Contradicted { .. }
+            | Message::Unproven { .. }
+            | Message::List { .. }
+            | Message::ListPage(_)
+            | Message::Present { .. }
+            | Message::Admission { .. }
+            | Message::Enter { .. }
+            | Message::Gone { .. }
+            | Message::Restored { .. }
+            | Message::Probe { .. }
+            | Message::Probed { .. }
+            | Message::Named { .. }
             | Message::Declined(_) => Kind::Control,
         }
     }

@@ -1,17 +1,15 @@
 //! The applications: they begin transactions, have work done, ask for commit, and remember what
 //! they are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use paxos_commit::protocol::initiator::{
     CommitError, InitiatorCommand, InitiatorNotice, PrepareBy,
 };
-use paxos_commit::protocol::message::{BeginCommit, Decision, Message, Prepare, State};
+use paxos_commit::protocol::message::{BeginCommit, Decision, Message, State};
 use paxos_commit::protocol::participant::ParticipantCommand;
-use paxos_commit::protocol::types::{
-    Branch, CommitId, Outcome, Peer, ReadOnly, Request, Roster, TxnId,
-};
+use paxos_commit::protocol::types::{Branch, CommitId, Outcome, Peer, Request, Roster, TxnId};
 use paxos_commit::protocol::{Initiator, Input};
 
 use super::crank::step;
@@ -26,8 +24,13 @@ pub struct App {
     pub begun: usize,
     /// The transactions for which commit was not yet asked.
     pub working: BTreeMap<TxnId, Vec<Enlisted>>,
-    /// The commits asked for whose outcome it does not know, and when it asked.
+    /// The transactions whose plan it has asked for.
+    pub planning: BTreeMap<TxnId, Vec<Enlisted>>,
+    /// The commits asked for, and the plans handed out, whose outcome it does not know, and when it
+    /// asked.
     pub open: BTreeMap<CommitId, Micros>,
+    /// Those of them that it wants to be rolled back.
+    pub rolled_back: BTreeSet<CommitId>,
 }
 
 /// What an application does next.
@@ -35,6 +38,8 @@ pub struct App {
 pub enum AppEvent {
     Begin,
     Commit(TxnId),
+    /// The services have the plan; it asks for an end.
+    EndPlan(CommitId),
     Abandon(CommitId),
 }
 
@@ -46,6 +51,9 @@ pub struct Enlisted {
     pub session: usize,
     pub request: Option<Request>,
 }
+
+/// Where the session of a hostile participant runs: outside.
+const HOSTILE: usize = usize::MAX;
 
 impl World {
     fn quota(&self) -> usize {
@@ -61,7 +69,7 @@ impl World {
         step::<Initiator>(self, initiator, Input::Command(command));
     }
 
-    fn soon(&mut self, initiator: usize, after: Micros, event: AppEvent) {
+    pub fn soon(&mut self, initiator: usize, after: Micros, event: AppEvent) {
         let life = self.initiators[initiator].life;
         let event = Event::App {
             initiator,
@@ -87,10 +95,12 @@ impl World {
                 if self.apps[initiator].begun < self.quota() {
                     self.apps[initiator].begun += 1;
                     self.stats.transactions += 1;
-                    self.command(initiator, InitiatorCommand::Begin);
+                    let nonce = self.some_nonce();
+                    self.command(initiator, InitiatorCommand::Begin { nonce });
                 }
             }
             AppEvent::Commit(txn) => self.end_work(initiator, txn),
+            AppEvent::EndPlan(id) => self.end_plan(initiator, id),
             AppEvent::Abandon(id) => {
                 if self.apps[initiator].open.remove(&id).is_some() {
                     self.stats.saw(Sometimes::InitiatorAbandoned);
@@ -104,7 +114,11 @@ impl World {
     pub fn tell_app(&mut self, initiator: usize, notice: InitiatorNotice) {
         self.trace(|| format!("application {initiator} is told {notice:?}"));
         match notice {
-            InitiatorNotice::Begun(txn) => self.work(initiator, txn),
+            InitiatorNotice::Begun(txn) => {
+                self.note_honest(txn);
+                self.work(initiator, txn);
+            }
+            InitiatorNotice::Planned(id) => self.hand_out(initiator, id),
             InitiatorNotice::Asked(id) => {
                 let now = self.now;
                 self.apps[initiator].open.insert(id, now);
@@ -122,6 +136,11 @@ impl World {
                 error: CommitError::GenerationClosed(_),
             } => {
                 self.stats.saw(Sometimes::GenerationClosedRefused);
+                if self.apps[initiator].open.keys().any(|id| id.txn == txn) {
+                    let lie = format!("nothing happened, it is told of the planned {txn}");
+                    self.check(Err::<(), _>(lie));
+                }
+                self.apps[initiator].planning.remove(&txn);
                 let branches = Vec::new();
                 self.command(initiator, InitiatorCommand::Rollback { txn, branches });
                 self.next_transaction(initiator);
@@ -141,8 +160,13 @@ impl World {
     }
 
     fn told(&mut self, initiator: usize, id: CommitId, outcome: Outcome) {
-        let result = self.facts.tell(id, outcome);
-        self.check(result);
+        self.judge_told(id, outcome);
+        if self.apps[initiator].rolled_back.remove(&id) {
+            self.stats.saw(match outcome {
+                Outcome::Commit => Sometimes::RollbackOfPlanFindsCommit,
+                Outcome::Abort => Sometimes::RollbackOfPlanAborts,
+            });
+        }
         let Some(asked) = self.apps[initiator].open.remove(&id) else {
             return;
         };
@@ -192,6 +216,14 @@ impl World {
         for session in sessions.into_iter().take(count) {
             enlisted.push(self.enlist(session, txn));
         }
+        if let Some(branch) = self.enlist_hostile(txn) {
+            let request = None;
+            enlisted.push(Enlisted {
+                branch,
+                session: HOSTILE,
+                request,
+            });
+        }
         self.apps[initiator].working.insert(txn, enlisted);
         let after = 2 * self.plan.delay_max + self.between(0, self.plan.think_max);
         self.soon(initiator, after, AppEvent::Commit(txn));
@@ -227,7 +259,11 @@ impl World {
     }
 
     /// The application calls a service.
-    fn service(&mut self, session: usize, command: ParticipantCommand) {
+    pub fn service(&mut self, session: usize, command: ParticipantCommand) {
+        if session == HOSTILE {
+            self.hostile_service(&command);
+            return;
+        }
         let life = self.sessions[session].life;
         let after = self.delay();
         let event = Event::Service {
@@ -261,22 +297,27 @@ impl World {
         let vote_timeout = Duration::from_micros(self.plan.vote_timeout);
         let itself =
             enlisted.iter().all(|e| e.request.is_none()) && chance(&mut self.rng, self.plan.itself);
-        let mut by = PrepareBy::Relay;
-        if itself {
-            self.stats.saw(Sometimes::PreparedByItself);
-            by = PrepareBy::Itself;
-            self.prepare_by_themselves(initiator, txn, &enlisted, vote_timeout);
-        }
         for _ in 0..3 {
             if chance(&mut self.rng, self.plan.confused) {
                 self.confuse(initiator, txn, &enlisted, vote_timeout);
             }
         }
+        if itself {
+            let branches = enlisted.iter().map(|e| e.branch.clone()).collect();
+            self.apps[initiator].planning.insert(txn, enlisted);
+            let plan = InitiatorCommand::Plan {
+                txn,
+                branches,
+                vote_timeout,
+            };
+            self.command(initiator, plan);
+            return;
+        }
         let branches = enlisted.into_iter().map(|e| (e.branch, e.request));
         let command = InitiatorCommand::Commit {
             txn,
             branches: branches.collect(),
-            prepare: by,
+            prepare: PrepareBy::Relay,
             vote_timeout,
         };
         self.command(initiator, command);
@@ -305,6 +346,7 @@ impl World {
         }
         let host = self.initiators[initiator].host.as_ref();
         let floor = host.map_or(0, Initiator::floor) + self.rng.u32(..3);
+        self.note_floor(txn.initiator, floor);
         let message = if self.rng.u32(..4) == 0 {
             Message::Rollback {
                 txn,
@@ -332,30 +374,6 @@ impl World {
         self.schedule(after, event);
     }
 
-    fn prepare_by_themselves(
-        &mut self,
-        initiator: usize,
-        txn: TxnId,
-        enlisted: &[Enlisted],
-        vote_timeout: Duration,
-    ) {
-        let roster = Roster::new(enlisted.iter().map(|e| e.branch.clone()));
-        let roster = roster.expect("distinct sessions");
-        let host = self.initiators[initiator].host.as_ref();
-        let floor = host.map_or(0, Initiator::floor);
-        for one in enlisted {
-            let prepare = Prepare {
-                id: CommitId::new(txn, &roster),
-                roster: roster.clone(),
-                request: None,
-                read_only: ReadOnly::Allowed,
-                floor,
-                vote_timeout,
-            };
-            self.service(one.session, ParticipantCommand::Prepare(prepare));
-        }
-    }
-
     /// An operator is told something.
     pub fn tell_operator(&mut self, to: &Peer, message: &Message) {
         let Peer::Operator(number) = to else {
@@ -364,16 +382,14 @@ impl World {
         if let Message::Status { instances, .. } = message {
             for (id, state) in instances {
                 if let State::Decided { outcome, .. } = state {
-                    let result = self.facts.tell(*id, *outcome);
-                    self.check(result);
+                    self.judge_told(*id, *outcome);
                 }
             }
         }
         let Message::Decided(Decision { id, outcome, .. }) = message else {
             return;
         };
-        let result = self.facts.tell(*id, *outcome);
-        self.check(result);
+        self.judge_told(*id, *outcome);
         if self.forced.remove(number).is_some() {
             self.stats.saw(match outcome {
                 Outcome::Commit => Sometimes::ForcedAbortFindsCommit,

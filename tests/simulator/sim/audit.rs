@@ -39,7 +39,8 @@ impl World {
             if let Some(id) = host.undecided().next() {
                 return Some(format!("replica {}: {id} is undecided", index + 1));
             }
-            if let Some(id) = host.unapplied().next() {
+            let mut unapplied = host.unapplied();
+            if let Some(id) = unapplied.find(|id| !self.waits_for_hostile_only(host, id)) {
                 return Some(format!("replica {}: {id} is not applied", index + 1));
             }
         }
@@ -76,7 +77,12 @@ impl World {
             let Some(host) = node.host.as_ref().filter(|_| needed) else {
                 continue;
             };
-            let (memory, disk) = (host.remembered(), self.disks[index].transactions());
+            let kept = host
+                .unapplied()
+                .filter(|id| self.waits_for_hostile_only(host, id));
+            let kept = kept.count();
+            let memory = host.remembered() - kept;
+            let disk = self.disks[index].transactions().saturating_sub(kept);
             let marks = host.stored().len();
             if memory + disk + marks > 0 {
                 let what = format!("{memory} transactions, {disk} records and {marks} marks");
@@ -98,6 +104,9 @@ impl World {
     pub fn audit(&mut self) -> Result<(), String> {
         for (index, resource) in self.resources.iter().enumerate() {
             for (id, _) in &resource.committed {
+                if !self.is_judged(id) {
+                    continue;
+                }
                 if self.facts.told(id) != Some(Outcome::Commit) {
                     return Err(format!("p{index} committed {id}, which nobody was told"));
                 }

@@ -1,6 +1,5 @@
 //! Faults of hosts and links: crashes, restarts, partitions; and the end of all faults.
 
-use paxos_commit::protocol::initiator::InitiatorCommand;
 use paxos_commit::protocol::types::{CommitId, InitiatorId, Peer, Session};
 use paxos_commit::protocol::{Initiator, Participant, Replica};
 
@@ -194,6 +193,9 @@ impl World {
             At::Session(index) => self.start_session(index),
             At::Initiator(index) => self.start_initiator(index),
         }
+        if let At::Replica(index) = at {
+            self.hostile_connects(index);
+        }
         for other in self.counterparts(at) {
             for (to, from) in [(at, other), (other, at)] {
                 let (life, peer) = (self.life(to), self.peer_at(from).clone());
@@ -209,12 +211,18 @@ impl World {
             let number = self.session_number(At::Session(index));
             let node = &mut self.sessions[index];
             node.config.me.session = Session(number);
+            self.draw_volume(index);
+            let node = &mut self.sessions[index];
             node.me = Peer::Session(node.config.me.clone());
         }
         if let Some(generations) = self.some_generations() {
             self.sessions[index].config.generations = generations;
         }
         boot::<Participant>(self, index);
+        if self.plan.is_fair() {
+            let config = self.sessions[index].config.clone();
+            self.sessions[index].host = Some(Participant::entered(config));
+        }
         let life = self.sessions[index].life;
         let after = self.between(0, 20 * MILLISECOND);
         self.schedule_scan(index, life, after);
@@ -224,7 +232,7 @@ impl World {
         if self.initiators[index].life > 0 {
             let number = self.session_number(At::Initiator(index));
             let node = &mut self.initiators[index];
-            node.config.id = InitiatorId(number);
+            node.config.id = InitiatorId::from_u128(number.into());
             node.me = Peer::Initiator(node.config.id);
         }
         if let Some(generations) = self.some_generations() {
@@ -235,7 +243,7 @@ impl World {
         let open: Vec<CommitId> = self.apps[index].open.keys().copied().collect();
         for id in open {
             self.stats.saw(Sometimes::InitiatorAskedAfterRestart);
-            self.command(index, InitiatorCommand::Ask(id));
+            self.ask_later(index, id);
         }
         for _ in 0..self.plan.in_flight {
             self.next_transaction(index);
@@ -268,6 +276,7 @@ impl World {
         }
         self.network.cut.clear();
         self.paused.clear();
+        self.mount_volumes();
         let down = self
             .hosts()
             .filter(|at| !self.is_up(*at) && !self.gone.contains(at));

@@ -78,6 +78,7 @@ impl Kind for Replica {
     fn before(world: &mut World, index: usize, input: &Input<Self>) {
         if let Input::Message { message, .. } = input {
             world.recall(index, message);
+            world.plant_before_replica(index, message);
         }
     }
     fn save_begins(world: &mut World, index: usize) {
@@ -100,6 +101,9 @@ impl Kind for Participant {
     }
     fn timer(index: usize, token: u64, timer: Self::Timer) -> Event {
         Event::SessionTimer(index, token, timer)
+    }
+    fn before(world: &mut World, index: usize, input: &Input<Self>) {
+        world.plant_before_session(index, input);
     }
     fn notice(world: &mut World, index: usize, notice: ParticipantNotice) {
         world.ask_resource(index, notice);
@@ -299,7 +303,7 @@ fn release<H: Kind>(world: &mut World, index: usize, mut effects: Effects<H>) {
     let at = H::at(index);
     for (to, message) in effects.send.drain(..) {
         let me = H::node(world, index).me.clone();
-        let result = world.facts.sent(&me, &message);
+        let result = world.judge_sent(&me, &message);
         world.check(result);
         world.send(at, me, to, message);
     }

@@ -113,6 +113,21 @@ impl World {
         }
     }
 
+    /// Without faults nothing is heard of a transaction any more once all replicas have finished
+    /// it: all its branches have applied it. So a long run needs no more memory than a short one.
+    pub fn forget_finished(&mut self, id: CommitId) {
+        let replicas = self.replicas.len();
+        let finished = self.finished.entry(id).or_insert(0);
+        *finished += 1;
+        if *finished == replicas {
+            self.finished.remove(&id);
+            self.facts.forget(&id);
+            for resource in &mut self.resources {
+                resource.forget(&id);
+            }
+        }
+    }
+
     /// Nothing waits for a save.
     pub fn evict_finished(&mut self, index: usize) {
         self.note_leaving(index);

@@ -11,6 +11,7 @@
 //! | `resource` | the participants' resource managers |
 //! | `app` | the applications: what they ask for and what they are told |
 //! | `chaos` | crashes, restarts, pauses, partitions, forced aborts |
+//! | `hostile` | clients that lie: what they say, and what is judged all the same |
 //! | `operator` | changes of the membership, disks that are lost, commits that are let go |
 //! | `observe` | what must be seen sometimes |
 //! | `audit` | the end: everything decided, applied and released |
@@ -31,6 +32,8 @@ mod audit;
 mod chaos;
 pub mod count;
 mod crank;
+mod handed_out;
+pub mod hostile;
 mod memory;
 mod network;
 mod node;
@@ -40,16 +43,21 @@ pub mod plan;
 pub mod plant;
 mod resource;
 pub mod stats;
+mod volumes;
 mod world;
 
 use std::panic::catch_unwind;
 
 use fastrand::Rng;
 
+use hostile::HostilePlan;
 use plan::{Plan, Weather};
 use plant::Plant;
 use stats::Stats;
 use world::World;
+
+/// Of so many runs one has hostile clients.
+const ONE_IN: u32 = 4;
 
 /// Why a run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +68,8 @@ pub struct Failure {
     pub what: String,
     /// The bug that was planted, if one was: a replay has none.
     pub plant: Option<Plant>,
+    /// Whether the run was to have hostile clients whatever the seed says.
+    pub hostile: bool,
 }
 
 impl std::fmt::Display for Failure {
@@ -73,7 +83,11 @@ impl std::fmt::Display for Failure {
             return write!(f, " (planted: {plant:?})");
         }
         let command = "cargo run --release --example simulate -- --replay";
-        write!(f, "\nreplay: {command} {}", self.seed)
+        write!(f, "\nreplay: {command} {}", self.seed)?;
+        if self.hostile {
+            write!(f, " --hostile")?;
+        }
+        Ok(())
     }
 }
 
@@ -81,27 +95,37 @@ impl std::fmt::Display for Failure {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     pub trace: bool,
+    /// Every run has hostile clients, not only one in four.
+    pub hostile: bool,
     pub plant: Option<Plant>,
 }
 
 /// Runs one seed in the given weather.
 pub fn run(seed: u64, weather: Weather, options: Options) -> Result<Stats, Failure> {
     let mut rng = Rng::with_seed(seed);
-    let plan = match weather {
+    let mut plan = match weather {
         Weather::Fair => Plan::fair(1, 2, 1_000),
         Weather::Swarm => Plan::swarm(&mut rng),
     };
+    if weather == Weather::Swarm {
+        // Drawn aside, so that the other runs stay as they are.
+        let mut aside = Rng::with_seed(!seed);
+        if options.hostile || aside.u32(..ONE_IN) == 0 {
+            plan = HostilePlan::draw(&mut aside).join(plan);
+        }
+    }
     run_plan(seed, rng, plan, options)
 }
 
 /// Runs one plan. An assertion of the product that fails is a find, too, and must name its seed.
 pub fn run_plan(seed: u64, rng: Rng, plan: Plan, options: Options) -> Result<Stats, Failure> {
-    let plant = options.plant;
+    let (plant, hostile) = (options.plant, options.hostile);
     let failure = |at_us, what| Failure {
         seed,
         at_us,
         what,
         plant,
+        hostile,
     };
     let result = catch_unwind(move || {
         let mut world = World::new(rng, plan, options);

@@ -23,10 +23,15 @@ pub struct Network {
 impl World {
     /// A message leaves.
     pub fn send(&mut self, at: At, from: Peer, to: Peer, message: Message) {
+        // In a fair run, which counts what a transaction takes, sessions were let in before it began.
+        if self.plan.is_fair() && matches!(message, Message::Present { .. }) {
+            return;
+        }
         self.stats.count(&message);
         self.observe_sent(&to, &message);
         let Some(target) = self.locate(&to) else {
             self.tell_operator(&to, &message);
+            self.hostile_hears(&to, &message);
             return;
         };
         // A session or an initiator that is gone never comes back under its number.
@@ -93,8 +98,11 @@ impl World {
     pub fn locate(&self, peer: &Peer) -> Option<At> {
         match peer {
             Peer::Replica(id) => Some(At::Replica(id.0 as usize - 1)),
-            Peer::Session(branch) => Some(self.numbers[branch.session.0 as usize]),
-            Peer::Initiator(id) => Some(self.numbers[id.0 as usize]),
+            Peer::Session(branch) => self.numbers.get(branch.session.0 as usize).copied(),
+            Peer::Initiator(id) => {
+                let number = usize::try_from(id.to_u128()).ok()?;
+                self.numbers.get(number).copied()
+            }
             Peer::Operator(_) => None,
         }
     }
@@ -119,7 +127,13 @@ impl World {
         };
         match to {
             At::Replica(i) => step::<Replica>(self, i, Input::Message { from, message }),
-            At::Session(i) => step::<Participant>(self, i, Input::Message { from, message }),
+            At::Session(i) => {
+                let before = self.remembered_before(i, &message);
+                step::<Participant>(self, i, Input::Message { from, message });
+                if let Some((before, message)) = before {
+                    self.judge_growth(i, before, &message);
+                }
+            }
             At::Initiator(i) => step::<Initiator>(self, i, Input::Message { from, message }),
         }
     }
@@ -132,7 +146,8 @@ impl World {
         // A connection that went down before its news arrived has never been up.
         let lives = self
             .locate(&peer)
-            .is_some_and(|at| self.is_up(at) && *self.peer_at(at) == peer);
+            .is_some_and(|at| self.is_up(at) && *self.peer_at(at) == peer)
+            || self.is_hostile_and_connected(&peer);
         if up && !lives {
             return;
         }

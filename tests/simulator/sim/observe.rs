@@ -24,18 +24,19 @@ impl World {
 
     /// A record of a replica has become durable.
     pub fn observe_durable(&mut self, index: usize, record: &Record) {
-        let commits_before = match record {
+        let commits_before: Vec<CommitId> = match record {
             Record::Log(LogRecord::Accept {
                 entry: Entry::Settle(settle),
                 ..
             }) => {
                 let listed = settle.unfinished.iter();
-                let undecided = listed.filter(|listed| self.facts.chosen(&listed.id).is_none());
+                let honest = listed.filter(|listed| self.is_judged(&listed.id));
+                let undecided = honest.filter(|listed| self.facts.chosen(&listed.id).is_none());
                 undecided.map(|listed| listed.id).collect()
             }
             _ => Vec::new(),
         };
-        let result = self.facts.durable(ReplicaId(index as u32 + 1), record);
+        let result = self.judge_durable(ReplicaId(index as u32 + 1), record);
         self.check(result);
         if commits_before
             .iter()
@@ -72,12 +73,21 @@ impl World {
                 entry: Entry::Release { .. },
                 ..
             } => self.stats.saw(Sometimes::ReleasedByOperator),
+            Record::Chosen {
+                entry: Entry::Unlist { .. },
+                ..
+            } => self.stats.saw(Sometimes::Unlisted),
+            Record::Chosen {
+                entry: Entry::Enter { .. } | Entry::Gone { .. } | Entry::Restored { .. },
+                ..
+            } => self.stats.saw(Sometimes::StoreEntered),
             Record::Vote { .. }
             | Record::Promise { .. }
             | Record::Accept { .. }
             | Record::Committed { .. }
             | Record::Finished { .. }
             | Record::Round { .. }
+            | Record::Disputed { .. }
             | Record::Log(_)
             | Record::Frozen { .. } => {}
         }

@@ -2,6 +2,8 @@
 
 use fastrand::Rng;
 
+use super::hostile::HostilePlan;
+
 /// Microseconds of virtual time.
 pub type Micros = u64;
 
@@ -90,11 +92,15 @@ pub struct Plan {
     pub abandon: f64,
     /// The initiator enlists a session that is gone.
     pub stale_session: f64,
+    /// A session starts again on an empty directory.
+    pub empty_volume: f64,
     /// A relay wakes up late with an old request.
     pub late_relay: f64,
     /// The initiator is confused, or cloned: it asks for commit again with another roster or under
     /// an old id, with requests, with a wrong floor, or rolls back what it commits.
     pub confused: f64,
+    /// What hostile clients do, if there are any.
+    pub hostile: Option<HostilePlan>,
 }
 
 impl Plan {
@@ -155,8 +161,10 @@ impl Plan {
             unknown_branch: 0.0,
             abandon: 0.0,
             stale_session: 0.0,
+            empty_volume: 0.0,
             late_relay: 0.0,
             confused: 0.0,
+            hostile: None,
         }
     }
 
@@ -238,6 +246,7 @@ impl Plan {
             unknown_branch: sometimes(rng, 0.1),
             abandon: sometimes(rng, 0.3),
             stale_session: sometimes(rng, 0.2),
+            empty_volume: sometimes(rng, 0.3),
             late_relay: sometimes(rng, 0.3),
             confused: sometimes(rng, 0.5),
             ..Plan::fair(f, 1, rng.usize(10..60))

@@ -6,7 +6,7 @@ use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
 use paxos_commit::protocol::paxos::{Ballot, ReplicaId};
 use paxos_commit::protocol::replica::Record;
 use paxos_commit::protocol::types::{BranchSet, CommitId, Entry, Outcome, Peer};
-use paxos_commit::protocol::{Effects, Host, Replica};
+use paxos_commit::protocol::{Effects, Host, Participant, Replica};
 
 use super::world::World;
 
@@ -59,6 +59,14 @@ pub enum Plant {
     ForgetsStored,
     /// What is finished is evicted before it is durable: what is recalled is older.
     EvictsBeforeSaved,
+    /// A replica fails when a commit is settled that it holds as aborted.
+    AssertsOnContradiction,
+    /// A session believes that a generation is open because an id names it.
+    BelievesIdsOfGenerations,
+    /// The nonce of a transaction can be guessed.
+    ConstantNonce,
+    /// A session believes the floor of a plan as if a relay had checked its sender.
+    FloorFromPlan,
 }
 
 impl Plant {
@@ -130,7 +138,7 @@ impl Plant {
         }
     }
 
-    pub const ALL: [Plant; 23] = [
+    pub const ALL: [Plant; 27] = [
         Plant::SendBeforeSave,
         Plant::ReleaseNotFifo,
         Plant::ForgetsPromises,
@@ -154,6 +162,10 @@ impl Plant {
         Plant::ForgetsToRecall,
         Plant::ForgetsStored,
         Plant::EvictsBeforeSaved,
+        Plant::AssertsOnContradiction,
+        Plant::BelievesIdsOfGenerations,
+        Plant::ConstantNonce,
+        Plant::FloorFromPlan,
     ];
 
     /// What a replica's disk gives back when it restarts.
@@ -226,6 +238,17 @@ impl Plant {
             (_, _) => {}
         }
         message
+    }
+}
+
+impl World {
+    /// The planted session that forgets: its memory is gone, its name is not.
+    pub fn maybe_forget(&mut self, index: usize) {
+        if self.options.plant == Some(Plant::SessionForgets) && self.rng.u32(..20) == 0 {
+            let config = self.sessions[index].config.clone();
+            let blank = Participant::recover(config, [], &mut Effects::default());
+            self.sessions[index].host = Some(blank);
+        }
     }
 }
 

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use paxos_commit::protocol::participant::{InDoubt, Owner, ParticipantCommand, ParticipantNotice};
+use paxos_commit::participant::Proof;
+use paxos_commit::protocol::participant::{
+    InDoubt, Owner, ParticipantCommand, ParticipantNotice, Standing,
+};
 use paxos_commit::protocol::types::{
     Branch, CommitId, Outcome, Peer, ReadOnly, Request, Session, Vote,
 };
@@ -22,8 +25,6 @@ pub struct Resource {
     pub committed: BTreeSet<(CommitId, Session)>,
     /// The markers by which a second commit is recognised.
     markers: BTreeSet<(CommitId, Session)>,
-    /// Up to here markers were dropped.
-    settled: Option<CommitId>,
 }
 
 impl Resource {
@@ -65,6 +66,7 @@ impl World {
     pub fn ask_resource(&mut self, session: usize, notice: ParticipantNotice) {
         let me = self.sessions[session].config.me.clone();
         self.trace(|| format!("{me} asks {notice:?}"));
+        self.judge_notice(session, &notice);
         let operation = match notice {
             ParticipantNotice::Prepare {
                 id,
@@ -86,21 +88,43 @@ impl World {
                 outcome,
             },
             ParticipantNotice::Expired { id, branch } => Operation::Expire { id, branch },
-            ParticipantNotice::Settled { through } => {
+            ParticipantNotice::Settled { through, listed } => {
+                let listed: BTreeSet<(CommitId, Session)> = listed
+                    .into_iter()
+                    .map(|(id, branch)| (id, branch.session))
+                    .collect();
                 let resource = self.resource(session);
-                resource.settled = resource.settled.max(Some(through));
-                resource.markers.retain(|(id, _)| *id > through);
+                let stays =
+                    |entry: &(CommitId, Session)| entry.0 > through || listed.contains(entry);
+                resource.markers.retain(stays);
                 return;
             }
-            ParticipantNotice::Forgotten { .. } => return,
+            ParticipantNotice::Unproven { .. } => {
+                self.stats.saw(Sometimes::CommitWithoutProof);
+                return;
+            }
+            ParticipantNotice::Contradicted { id, branch } => {
+                self.stats.saw(Sometimes::PartnerContradicted);
+                if self.is_judged(&id) {
+                    let text = format!("{id}: {branch} is contradicted among honest participants");
+                    self.check(Err::<(), _>(text));
+                }
+                return;
+            }
+            ParticipantNotice::Forgotten { .. } | ParticipantNotice::Unasked { .. } => return,
             ParticipantNotice::LetGo(_) => {
                 self.stats.saw(Sometimes::WorkLetGo);
                 return;
             }
-            ParticipantNotice::Began(_) | ParticipantNotice::Refused(_) => return,
+            ParticipantNotice::Began(_)
+            | ParticipantNotice::Refused { .. }
+            | ParticipantNotice::Stands(Standing::Entered | Standing::Asking) => return,
+            ParticipantNotice::Stands(_) => {
+                self.stats.saw(Sometimes::OtherStoreRefused);
+                return;
+            }
             ParticipantNotice::Outcome { id, outcome } => {
-                let result = self.facts.tell(id, outcome);
-                self.check(result);
+                self.judge_told(id, outcome);
                 return;
             }
         };
@@ -116,7 +140,9 @@ impl World {
 
     pub fn operate(&mut self, session: usize, life: u32, operation: Operation) {
         let alive = self.sessions[session].life == life && self.sessions[session].is_up();
-        if !alive && self.rng.bool() {
+        // (An operation of an earlier life was for another volume.)
+        let remounted = !alive && self.empty_volumes.contains_key(&session);
+        if remounted || !alive && self.rng.bool() {
             return;
         }
         match operation {
@@ -147,14 +173,16 @@ impl World {
                 branch,
                 outcome,
             } => {
-                self.finish(session, id, &branch, outcome);
-                self.answer(session, life, ParticipantCommand::Finished { id, branch });
+                let command = match self.finish(session, id, &branch, outcome) {
+                    Proof::Found => ParticipantCommand::Finished { id, branch },
+                    Proof::Missing => ParticipantCommand::NotProven { id, branch },
+                };
+                self.answer(session, life, command);
             }
             Operation::Expire { id, branch } => {
                 let entry = (id, branch.session);
                 let answer = if self.resource(session).prepared.contains(&entry) {
-                    let result = self.facts.tell(id, Outcome::Abort);
-                    self.check(result);
+                    self.judge_told(id, Outcome::Abort);
                     self.finish(session, id, &branch, Outcome::Abort);
                     ParticipantCommand::Finished { id, branch }
                 } else {
@@ -169,6 +197,7 @@ impl World {
                 }
             }
         }
+        self.judge_volumes(session);
     }
 
     /// Whether the first branch of an early commit is not to be applied yet.
@@ -192,7 +221,8 @@ impl World {
     }
 
     fn resource(&mut self, session: usize) -> &mut Resource {
-        &mut self.resources[session % self.plan.participants]
+        let own = &mut self.resources[session % self.plan.participants];
+        self.empty_volumes.get_mut(&session).unwrap_or(own)
     }
 
     fn prepare(
@@ -206,8 +236,10 @@ impl World {
         let has_request = request.is_some();
         if has_request {
             self.stats.saw(Sometimes::RequestRan);
-            let result = self.facts.request_ran(id, branch);
-            self.check(result);
+            if self.is_judged(&id) {
+                let result = self.facts.request_ran(id, branch);
+                self.check(result);
+            }
         }
         let faulty = self.healing.is_none();
         if faulty && chance(&mut self.rng, self.plan.cannot_prepare) {
@@ -243,7 +275,8 @@ impl World {
 
     /// Commit and rollback are durable and idempotent; to commit what was never prepared is an
     /// error, to roll it back is nothing.
-    fn finish(&mut self, session: usize, id: CommitId, branch: &Branch, outcome: Outcome) {
+    fn finish(&mut self, session: usize, id: CommitId, branch: &Branch, outcome: Outcome) -> Proof {
+        let judged = self.is_judged(&id);
         let entry = (id, branch.session);
         let mine = self.sessions[session].config.me.session == branch.session;
         let resource = self.resource(session);
@@ -252,18 +285,20 @@ impl World {
         match outcome {
             Outcome::Commit => {
                 let resource = self.resource(session);
-                // What no longer stands prepared below the horizon has had its outcome.
-                let proof = resource.markers.contains(&entry) || resource.settled >= Some(id);
-                resource.markers.insert(entry);
-                let knows = was_prepared || (was_committed && proof);
-                if !knows {
-                    let text = format!("{id}: {branch} told to commit, and is not prepared");
-                    self.check(Err::<(), _>(text));
+                if !was_prepared && !resource.markers.contains(&entry) {
+                    // A marker is deleted when its commit is off the list; a replica that is behind
+                    // may still tell of it.
+                    // A partner that lied may have had it rolled back.
+                    if !was_committed && judged {
+                        let text = format!("{id}: {branch} told to commit, and is not prepared");
+                        self.check(Err::<(), _>(text));
+                    }
+                    return Proof::Missing;
                 }
+                resource.markers.insert(entry);
                 self.resource(session).committed.insert(entry);
-                let result = self.facts.tell(id, outcome);
-                self.check(result);
-                if self.rolled_back.contains(&id) {
+                self.judge_told(id, outcome);
+                if judged && self.rolled_back.contains(&id) {
                     let text = format!("{id}: {branch} commits what another rolled back");
                     self.check(Err::<(), _>(text));
                 }
@@ -278,7 +313,7 @@ impl World {
                 }
             }
             Outcome::Abort => {
-                if was_committed || self.facts.told(&id) == Some(Outcome::Commit) {
+                if judged && (was_committed || self.facts.told(&id) == Some(Outcome::Commit)) {
                     let text = format!("{id}: {branch} rolls back what was committed");
                     self.check(Err::<(), _>(text));
                 }
@@ -290,6 +325,7 @@ impl World {
                 }
             }
         }
+        Proof::Found
     }
 
     /// Tells a session which branches stand prepared. Those of live sessions are mostly left out;

@@ -14,19 +14,22 @@ use paxos_commit::protocol::participant::{
 use paxos_commit::protocol::paxos::log::LogConfig;
 use paxos_commit::protocol::paxos::{Acceptors, ReplicaId};
 use paxos_commit::protocol::replica::{Records, ReplicaConfig, ReplicaTimer};
-use paxos_commit::protocol::types::{Branch, CommitId, Configuration, InitiatorId, Peer, Session};
-use paxos_commit::protocol::{Effects, Host, Initiator, Input, Participant, Replica};
+use paxos_commit::protocol::types::{
+    Branch, CommitId, Configuration, InitiatorId, LIST_MAX, Peer, Session,
+};
+use paxos_commit::protocol::{Initiator, Input, Participant, Replica};
 
 use super::Options;
 use super::app::{App, AppEvent};
 use super::chaos::ChaosEvent;
 use super::crank::step;
+use super::hostile::{Hostile, HostileEvent};
 use super::network::Network;
 use super::node::Node;
 use super::plan::{MILLISECOND, Micros, Plan, SECOND};
-use super::plant::Plant;
 use super::resource::{Operation, Resource};
 use super::stats::{Sometimes, Stats};
+use super::volumes::own_store;
 
 /// How long the world may take, after the faults have stopped, to bring everything to its end.
 pub const HEALING_MAX: Micros = 180 * SECOND;
@@ -84,6 +87,8 @@ pub enum Event {
         event: AppEvent,
     },
     Chaos(ChaosEvent),
+    /// A hostile client does something.
+    Hostile(HostileEvent),
     /// An operator goes on with what is to be done.
     Operator,
     /// See whether it is time to stop the faults, or whether everything has come to its end.
@@ -115,6 +120,8 @@ pub struct World {
     pub initiators: Vec<Node<Initiator>>,
     pub apps: Vec<App>,
     pub resources: Vec<Resource>,
+    /// Of the sessions that started on an empty directory, what is in it.
+    pub empty_volumes: BTreeMap<usize, Resource>,
     pub network: Network,
     /// What is at each session number and initiator number ever drawn.
     pub numbers: Vec<At>,
@@ -131,7 +138,8 @@ pub struct World {
     free: Vec<usize>,
     scheduled: u64,
     /// How many replicas have finished a transaction, where that is counted.
-    finished: BTreeMap<CommitId, usize>,
+    pub finished: BTreeMap<CommitId, usize>,
+    pub hostile: Hostile,
     /// The first thing that went wrong.
     pub broken: Option<String>,
 }
@@ -157,6 +165,7 @@ impl World {
             initiators: Vec::new(),
             apps: Vec::new(),
             resources: vec![Resource::default(); plan.participants],
+            empty_volumes: BTreeMap::new(),
             network: Network::default(),
             numbers: Vec::new(),
             known: Vec::new(),
@@ -168,6 +177,7 @@ impl World {
             free: Vec::new(),
             scheduled: 0,
             finished: BTreeMap::new(),
+            hostile: Hostile::default(),
             broken: None,
             plan,
         };
@@ -247,6 +257,7 @@ impl World {
             let me = Branch {
                 participant: name.parse().expect("a valid name"),
                 session: Session(number),
+                store: own_store(),
             };
             let config = self.participant_config(me.clone());
             let clock = self.clock();
@@ -255,7 +266,7 @@ impl World {
         }
         for index in 0..self.plan.initiators {
             let number = self.session_number(At::Initiator(index));
-            let id = InitiatorId(number);
+            let id = InitiatorId::from_u128(number.into());
             let config = InitiatorConfig::new(id, self.acceptors.clone());
             let clock = self.clock();
             let node = Node::new(Peer::Initiator(id), config, clock);
@@ -266,6 +277,7 @@ impl World {
         for at in hosts {
             self.start(at);
         }
+        self.populate_hostile();
         if self.plan.fault_every > 0 {
             let after = self.between(0, 2 * self.plan.fault_every);
             self.schedule(after, Event::Chaos(ChaosEvent::Fault));
@@ -307,6 +319,10 @@ impl World {
     fn replica_config(&self, id: ReplicaId) -> ReplicaConfig {
         let mut config = ReplicaConfig::new(id, self.acceptors.clone());
         config.vote_timeout_min = Duration::from_millis(100);
+        if self.is_attacked() {
+            // What a hostile client leaves undecided ends within the run.
+            config.vote_timeout_max = Duration::from_secs(5);
+        }
         config.undecided_max = self.plan.undecided_max;
         config.log = LogConfig {
             heartbeat_ticks: 2,
@@ -320,9 +336,15 @@ impl World {
             ticks => ticks,
         };
         config.generation_transactions_max = self.plan.generation_transactions_max;
+        config.generation_ticks_min = 5;
         config.grace_ticks = self.plan.grace_ticks;
         config.collect_ticks = 3;
-        config.list_max = self.plan.list_max;
+        // What hostile participants never apply stays listed. In pages of one or two, a list that long
+        // is never read to its end where generations turn every few ticks.
+        config.list_max = match self.plan.hostile {
+            Some(_) => LIST_MAX,
+            None => self.plan.list_max,
+        };
         config
     }
 
@@ -386,25 +408,11 @@ impl World {
                 event,
             } => self.act(initiator, life, event),
             Event::Chaos(event) => self.chaos(event),
+            Event::Hostile(event) => self.hostile(event),
             Event::Operator => self.operate_cluster(),
             Event::Look => return self.look(),
         }
         false
-    }
-
-    /// Without faults nothing is heard of a transaction any more once all replicas have finished
-    /// it: all its branches have applied it. So a long run needs no more memory than a short one.
-    pub fn forget_finished(&mut self, id: CommitId) {
-        let replicas = self.replicas.len();
-        let finished = self.finished.entry(id).or_insert(0);
-        *finished += 1;
-        if *finished == replicas {
-            self.finished.remove(&id);
-            self.facts.forget(&id);
-            for resource in &mut self.resources {
-                resource.forget(&id);
-            }
-        }
     }
 
     /// Whether a message, or anything else that is not a timer, has still to arrive.
@@ -416,6 +424,8 @@ impl World {
                 ..
             } => false,
             Event::Deliver { .. } | Event::Service { .. } | Event::App { .. } => true,
+            Event::Hostile(HostileEvent::Say { .. }) => true,
+            Event::Hostile(HostileEvent::Attack(_)) => !self.is_attack_over(),
             Event::Resource { operation, .. } => !matches!(operation, Operation::Scan),
             Event::Link { .. }
             | Event::Saved { .. }
@@ -445,6 +455,7 @@ impl World {
             Event::Resource { .. }
             | Event::App { .. }
             | Event::Chaos(_)
+            | Event::Hostile(_)
             | Event::Operator
             | Event::Look => return Some(event),
         };
@@ -462,16 +473,8 @@ impl World {
         }
     }
 
-    /// The planted session that forgets: its memory is gone, its name is not.
-    fn maybe_forget(&mut self, index: usize) {
-        if self.options.plant == Some(Plant::SessionForgets) && self.rng.u32(..20) == 0 {
-            let config = self.sessions[index].config.clone();
-            let blank = Participant::recover(config, [], &mut Effects::default());
-            self.sessions[index].host = Some(blank);
-        }
-    }
-
     fn look(&mut self) -> bool {
+        self.judge_bounds();
         match self.healing {
             None if self.is_all_begun() => self.heal(),
             None => {}

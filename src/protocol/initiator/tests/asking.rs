@@ -74,7 +74,7 @@ fn why_there_is_no_outcome_is_told_if_it_was_asked() {
     }
     let theirs = CommitId {
         txn: TxnId {
-            initiator: InitiatorId(5),
+            initiator: InitiatorId::from_u128(5),
             ..txn(0)
         },
         ..id(0)
@@ -121,15 +121,15 @@ fn a_participant_is_resolved_by_all() {
         rig.command(InitiatorCommand::Resolve(participant.clone())),
         sends(to_all(resolve))
     );
-    let sessions = vec![Session(1), Session(2)];
+    let branches = vec![branch("a", 1), branch("a", 2)];
     let resolved = Message::Resolved {
         participant: participant.clone(),
-        sessions: sessions.clone(),
+        branches: branches.clone(),
     };
     let notice = InitiatorNotice::Resolved {
         replica: ReplicaId(1),
         participant,
-        sessions,
+        branches,
     };
     assert_eq!(rig.hear(1, resolved), notifies([notice]));
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::protocol::types::Settle;
 
 /// After the fourth generation, on replicas 1 to 3, these are opened on replicas 2 to 4.
-fn later(generations: impl IntoIterator<Item = u32>) -> Generations {
+pub(super) fn later(generations: impl IntoIterator<Item = u32>) -> Generations {
     let acceptors = Acceptors::new((1..=3).map(ReplicaId)).unwrap();
     let mut known = fourth(acceptors);
     for generation in generations {
@@ -18,7 +18,7 @@ fn later(generations: impl IntoIterator<Item = u32>) -> Generations {
 }
 
 /// Generations 1 to 4 are settled, and the seventh is the latest.
-fn settled() -> Generations {
+pub(super) fn settled() -> Generations {
     let mut known = later(5..=7);
     for generation in 1..=4 {
         known.apply(&Entry::Settle(Box::new(Settle {
@@ -30,7 +30,7 @@ fn settled() -> Generations {
     known
 }
 
-fn in_generation(generation: u32, sequence: u32) -> TxnId {
+pub(super) fn in_generation(generation: u32, sequence: u32) -> TxnId {
     TxnId {
         generation,
         ..txn(sequence)

@@ -7,6 +7,7 @@ mod asking;
 mod committing;
 mod generations;
 mod learning;
+mod planning;
 mod retrying;
 
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::protocol::message::{BeginCommit, Decision, Message, Question, Undecid
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::types::{
     Branch, CommitId, Configuration, Entry, Generations, InitiatorId, Open, Outcome, Peer, Request,
-    Roster, Session, TxnId,
+    Roster, Session, StoreId, TxnId,
 };
 
 use super::{
@@ -30,12 +31,13 @@ pub(super) use PrepareBy::{Itself, Relay};
 const TICK: Duration = Duration::from_millis(10);
 const HEDGE: Duration = Duration::from_millis(3);
 const TIMEOUT: Duration = Duration::from_millis(100);
-const ME: InitiatorId = InitiatorId(7);
+const ME: InitiatorId = InitiatorId::from_u128(7);
 
 fn branch(name: &str, session: u64) -> Branch {
     Branch {
         participant: name.parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -49,6 +51,7 @@ fn txn(sequence: u32) -> TxnId {
         generation: 4,
         initiator: ME,
         sequence,
+        nonce: 9,
     }
 }
 
@@ -59,7 +62,7 @@ fn id(sequence: u32) -> CommitId {
 
 /// An instance of an initiator that is no more.
 fn old_id() -> CommitId {
-    let initiator = InitiatorId(6);
+    let initiator = InitiatorId::from_u128(6);
     CommitId::new(
         TxnId {
             initiator,
@@ -256,7 +259,7 @@ impl Rig {
     }
 
     fn begin(&mut self) -> Effects<Initiator> {
-        self.command(InitiatorCommand::Begin)
+        self.command(InitiatorCommand::Begin { nonce: 9 })
     }
 
     /// Commits with the usual roster.
@@ -276,6 +279,29 @@ impl Rig {
             branches,
             prepare,
             vote_timeout: TIMEOUT,
+        })
+    }
+
+    /// Plans with the usual roster.
+    fn plan(&mut self, sequence: u32) -> Effects<Initiator> {
+        self.command(InitiatorCommand::Plan {
+            txn: txn(sequence),
+            branches: ab().iter().cloned().collect(),
+            vote_timeout: TIMEOUT,
+        })
+    }
+
+    /// Transaction 0 is planned.
+    fn planned() -> Self {
+        let mut rig = Rig::begun(1);
+        assert_eq!(rig.plan(0), notifies([InitiatorNotice::Planned(id(0))]));
+        rig
+    }
+
+    fn rollback(&mut self, sequence: u32) -> Effects<Initiator> {
+        self.command(InitiatorCommand::Rollback {
+            txn: txn(sequence),
+            branches: ab().iter().cloned().collect(),
         })
     }
 

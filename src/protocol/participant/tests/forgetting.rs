@@ -50,7 +50,7 @@ fn the_floor_never_goes_back() {
 #[test]
 fn each_initiator_has_a_floor_of_its_own() {
     let theirs = TxnId {
-        initiator: InitiatorId(8),
+        initiator: InitiatorId::from_u128(8),
         ..txn(1)
     };
     let mut rig = Rig::committed();
@@ -124,32 +124,45 @@ fn work_below_the_floor_that_lets_go_is_forgotten() {
 }
 
 #[test]
-fn a_branch_that_was_forgotten_had_come_to_its_end() {
+fn a_branch_that_was_forgotten_is_told_to_the_store() {
     for mut rig in [Rig::committed(), Rig::voted(ReadOnly)] {
         raise(&mut rig, 5);
         assert_eq!(
             rig.hear(3, finish(id(1), me(), Commit)),
-            sends([(replica(3), applied(id(1), me()))]),
-            "its resource manager may know nothing of it any more"
+            notifies([asks_to_finish(id(1), 1, Commit)]),
+            "it has the marker"
         );
+        rig.finished(id(1), 1);
         assert_eq!(rig.hear(3, finish(id(1), me(), Abort)), nothing());
         assert_eq!(rig.participant.remembered(), 1);
     }
 }
 
+/// It can vote in no transaction that it does not remember, so only its store can tell.
 #[test]
-fn a_branch_that_never_was_believes_no_commit() {
+fn a_commit_of_a_branch_that_is_not_remembered_is_for_the_store() {
     let mut rig = Rig::new();
-    raise(&mut rig, 1);
-    assert_eq!(rig.hear(3, finish(id(1), me(), Commit)), nothing());
-    assert_eq!(rig.participant.remembered(), 1);
+    let out = rig.hear(3, finish(id(1), me(), Commit));
+    assert_eq!(out, notifies([asks_to_finish(id(1), 1, Commit)]));
+    assert_eq!(rig.participant.remembered(), 0);
+    let out = rig.not_proven(id(1), 1);
+    assert_eq!(out, sends(to_all(tells_unproven(id(1), 1))));
+    assert_eq!(rig.wait().1.notify, [unproven(id(1), 1)]);
 }
 
+/// (A million ids would be a million entries.)
 #[test]
-fn a_branch_that_never_was_does_not_begin_after_the_abort() {
+fn an_abort_of_a_branch_that_is_not_known_creates_nothing() {
     let mut rig = Rig::new();
     assert_eq!(rig.hear(3, finish(id(1), me(), Abort)), nothing());
-    assert_eq!(rig.asked(with_request(1)), nothing());
-    assert_eq!(rig.begin(1), notifies([refused(1)]));
-    assert!(rig.participant.is_idle());
+    let other = branch("a", 2);
+    assert_eq!(rig.hear(3, finish(id(2), other, Abort)), nothing());
+    let let_go = Message::LetGo {
+        txn: txn(3),
+        floor: 0,
+    };
+    assert_eq!(rig.hear(3, let_go), nothing());
+    assert_eq!(rig.participant.remembered(), 0);
+    assert_eq!(rig.participant.others_remembered(), 0);
+    assert_eq!(rig.begin(1), notifies([began(1)]));
 }

@@ -1,14 +1,15 @@
 //! Generations, the settled horizon, and what is expired.
 
+use super::early::in_second;
 use super::*;
-use crate::protocol::types::{Configuration, Entry, Generations, Open, Settle};
+use crate::protocol::types::{Configuration, Entry, Generations, InitiatorId, Open, Settle};
 
 fn configuration(ids: &[u32]) -> Configuration {
     let ids = ids.iter().copied().map(ReplicaId);
     Acceptors::new(ids).unwrap().into()
 }
 
-fn open(generation: u32, ids: &[u32]) -> Entry {
+pub(super) fn open(generation: u32, ids: &[u32]) -> Entry {
     Entry::Open(Open {
         generation,
         configuration: configuration(ids),
@@ -43,13 +44,27 @@ fn settled() -> Vec<Entry> {
     entries
 }
 
-fn announce(entries: &[Entry]) -> Message {
+pub(super) fn announce(entries: &[Entry]) -> Message {
     Message::Announce(generations(entries))
 }
 
-fn horizon() -> ParticipantNotice {
-    let through = Generations::last_id(1);
-    ParticipantNotice::Settled { through }
+pub(super) fn through() -> CommitId {
+    Generations::last_id(1)
+}
+
+pub(super) fn announce_settled() -> Message {
+    announce(&settled())
+}
+
+/// Generation 2 is open, too.
+pub(super) fn announce_second() -> Message {
+    announce(&closed()[..1])
+}
+
+/// The horizon has moved: the first replica in force is asked for the list.
+fn horizon() -> (Peer, Message) {
+    let (through, after) = (through(), None);
+    (replica(2), Message::List { through, after })
 }
 
 fn expired(id: CommitId, session: u64) -> Message {
@@ -67,7 +82,7 @@ fn not_prepared(id: CommitId, session: u64) -> ParticipantCommand {
     ParticipantCommand::NotPrepared { id, branch }
 }
 
-fn to_those_in_force(message: Message) -> Vec<(Peer, Message)> {
+pub(super) fn to_those_in_force(message: Message) -> Vec<(Peer, Message)> {
     let each = [2, 3, 4].map(|id| (replica(id), message.clone()));
     each.to_vec()
 }
@@ -86,7 +101,7 @@ fn what_is_settled_and_done_is_forgotten() {
     let out = rig.hear(4, announce(&settled()));
     assert_eq!(
         out,
-        notifies([let_go(3), horizon()]),
+        effects([horizon()], [let_go(3), unasked(3, 0)]),
         "from a replica that is new"
     );
     assert_eq!(rig.participant.remembered(), 0);
@@ -104,18 +119,22 @@ fn what_is_settled_and_done_is_forgotten() {
 }
 
 #[test]
-fn a_commit_of_the_past_is_applied_already() {
+fn a_commit_of_the_past_is_proved_by_the_store() {
     let mut rig = Rig::committed();
     rig.hear(2, announce(&settled()));
     // A replica that was away still pushes it.
     let out = rig.hear(3, finish(id(1), me(), Commit));
-    assert_eq!(out, sends([(replica(3), applied(id(1), me()))]));
+    assert_eq!(out, notifies([asks_to_finish(id(1), 1, Commit)]));
+    assert_eq!(
+        rig.finished(id(1), 1).send,
+        to_those_in_force(applied(id(1), me()))
+    );
 }
 
 #[test]
 fn what_is_being_prepared_when_it_is_settled_can_only_abort() {
     let mut rig = Rig::preparing();
-    assert_eq!(rig.hear(2, announce(&settled())), notifies([horizon()]));
+    assert_eq!(rig.hear(2, announce(&settled())), sends([horizon()]));
     let out = rig.prepared(1, Prepared);
     let votes = to_those_in_force(vote(1, Aborted));
     let rolls_back = [let_go(1), asks_to_finish(id(1), 1, Abort)];
@@ -132,8 +151,9 @@ fn who_waits_asks_those_in_force_once_it_is_settled() {
     assert_eq!(rig.wait(), (1, asks));
     let back = |id| Input::Connected(replica(id));
     let out = rig.step(back(4));
-    assert_eq!(out, sends([(replica(4), vote(1, Prepared))]));
-    assert_eq!(rig.step(back(1)), nothing(), "it was removed");
+    assert_eq!(out, sends([presents(4), (replica(4), vote(1, Prepared))]));
+    let out = rig.step(back(1));
+    assert_eq!(out, sends([presents(1)]), "it was removed");
 }
 
 #[test]
@@ -144,8 +164,9 @@ fn who_asks_for_another_session_asks_those_in_force() {
     let asks = question(id(1), 9, Voter::Unknown);
     assert_eq!(rig.wait(), (1, sends(to_those_in_force(asks.clone()))));
     let out = rig.step(Input::Connected(replica(4)));
-    assert_eq!(out, sends([(replica(4), asks)]));
-    assert_eq!(rig.step(Input::Connected(replica(1))), nothing());
+    assert_eq!(out, sends([presents(4), (replica(4), asks)]));
+    let out = rig.step(Input::Connected(replica(1)));
+    assert_eq!(out, sends([presents(1)]), "it was removed");
 }
 
 #[test]
@@ -179,8 +200,10 @@ fn a_branch_that_another_session_has_finished_is_forgotten() {
     assert_eq!(rig.asked(with_request(1)), nothing());
     assert_eq!(rig.begin(1), notifies([refused(1)]));
     assert_eq!(rig.hear(1, finish(id(1), me(), Abort)), nothing());
+    // Only the store can tell how it ended.
     let out = rig.hear(1, finish(id(1), me(), Commit));
-    assert_eq!(out, sends([(replica(1), applied(id(1), me()))]));
+    assert_eq!(out, notifies([asks_to_finish(id(1), 1, Commit)]));
+    rig.finished(id(1), 1);
     // If it is found prepared after all, it is asked about.
     let out = rig.found([found(id(1), 1)]);
     assert_eq!(out, sends(to_all(question(id(1), 1, Voter::Unknown))));
@@ -255,74 +278,54 @@ fn nothing_begins_in_a_closed_generation() {
     assert_eq!(out, notifies([asks_to_prepare(please(1))]));
 }
 
-/// The same transaction in generation 2.
-fn in_second(sequence: u32) -> (TxnId, Prepare) {
-    let txn = TxnId {
-        generation: 2,
-        ..txn(sequence)
-    };
-    let id = CommitId::new(txn, &ab());
-    (
-        txn,
-        Prepare {
-            id,
-            ..please(sequence)
-        },
-    )
-}
-
+/// A plan travels through services, which know nothing of whose id it is.
 #[test]
-fn a_generation_that_is_not_known_yet() {
-    let mut rig = Rig::new();
-    let (txn, prepare) = in_second(1);
-    let out = rig.command(ParticipantCommand::Begin(txn));
-    assert_eq!(out, notifies([ParticipantNotice::Began(txn)]));
-    // A relay asks again; the service does not.
-    assert_eq!(rig.asked(prepare.clone()), nothing());
-    let itself = ParticipantCommand::Prepare(prepare.clone());
-    assert_eq!(rig.command(itself), nothing());
-    let second = [open(2, &[2, 3, 4])];
-    let out = rig.hear(1, announce(&second));
-    assert_eq!(out, notifies([asks_to_prepare(prepare.clone())]));
-    let command = ParticipantCommand::Prepared {
-        id: prepare.id,
-        vote: Prepared,
-    };
-    let out = rig.command(command);
-    let to: Vec<Peer> = out.send.into_iter().map(|(to, _)| to).collect();
-    assert_eq!(
-        to,
-        [2, 3, 4].map(replica),
-        "those who decide that generation"
-    );
-    // They are its learners' acceptors, too.
-    let zero = Ballot::ZERO;
-    assert_eq!(rig.hear(1, phase2b(prepare.id, zero, Commit)), nothing());
-    assert_eq!(rig.hear(2, phase2b(prepare.id, zero, Commit)), nothing());
-    let out = rig.hear(4, phase2b(prepare.id, zero, Commit));
-    assert_eq!(out, notifies([asks_to_finish(prepare.id, 1, Commit)]));
-    let out = rig.finished(prepare.id, 1);
-    let told = to_those_in_force(applied(prepare.id, me()));
-    assert_eq!(out.send, told);
-}
-
-#[test]
-fn what_prepares_by_itself_waits_for_its_own_generation_only() {
-    let mut rig = Rig::new();
-    let (txn, _) = in_second(1);
-    let third = TxnId {
-        generation: 3,
-        ..txn
-    };
-    rig.command(ParticipantCommand::Begin(third));
-    let prepare = Prepare {
-        id: CommitId::new(third, &ab()),
+fn only_a_relay_raises_the_floor() {
+    let mut rig = Rig::working();
+    let plan = Prepare {
+        floor: u32::MAX,
         ..please(1)
     };
-    rig.command(ParticipantCommand::Prepare(prepare.clone()));
-    assert_eq!(rig.hear(1, announce(&closed()[..1])), nothing());
-    let out = rig.hear(1, announce(&closed()));
-    assert_eq!(out, notifies([asks_to_prepare(prepare)]));
+    rig.command(ParticipantCommand::Prepare(plan));
+    assert_eq!(rig.begin(2), notifies([began(2)]));
+    rig.asked(Prepare {
+        floor: 9,
+        ..please(2)
+    });
+    assert_eq!(rig.begin(3), notifies([refused(3)]));
+}
+
+#[test]
+fn the_floors_of_one_name_are_bounded() {
+    let mut rig = Rig::new();
+    for run in 0..5_000 {
+        let txn = TxnId {
+            initiator: InitiatorId::from_u128(run),
+            ..txn(1)
+        };
+        rig.hear(1, Message::LetGo { txn, floor: 7 });
+    }
+    assert_eq!(rig.participant.initiators_remembered(), 4_096);
+    let unknown = TxnId {
+        generation: 2,
+        initiator: InitiatorId::MAX,
+        ..txn(1)
+    };
+    let let_go = |txn| Message::LetGo { txn, floor: 7 };
+    rig.hear(1, let_go(unknown));
+    assert_eq!(rig.participant.initiators_remembered(), 4_096);
+    rig.hear(
+        1,
+        let_go(TxnId {
+            generation: 1,
+            ..unknown
+        }),
+    );
+    assert_eq!(
+        rig.participant.initiators_remembered(),
+        4_097,
+        "another name"
+    );
 }
 
 #[test]
@@ -342,7 +345,7 @@ fn a_refusal_tells_the_generations_too() {
         id: id(1),
         generations: generations(&settled()),
     };
-    assert_eq!(rig.hear(2, not_open), notifies([horizon()]));
+    assert_eq!(rig.hear(2, not_open), sends([horizon()]));
     assert_eq!(rig.wait(), (1, sends(to_those_in_force(vote(1, Prepared)))));
 }
 
@@ -356,5 +359,11 @@ fn a_floor_lasts_until_the_generation_that_told_it_is_settled() {
     assert_eq!(rig.participant.initiators_remembered(), 1);
     let (txn, _) = in_second(4);
     let out = rig.command(ParticipantCommand::Begin(txn));
-    assert_eq!(out, notifies([ParticipantNotice::Refused(txn)]));
+    assert_eq!(
+        out,
+        notifies([ParticipantNotice::Refused {
+            txn,
+            why: Refusal::Over,
+        }])
+    );
 }

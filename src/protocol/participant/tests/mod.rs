@@ -3,25 +3,30 @@
 //! The session is a/1, of three replicas. A vote or a question is sent again after 3 ticks, then 6,
 //! 12, and 20 at most; work lets go after 5 ticks.
 
+mod early;
 mod finishing;
 mod forgetting;
 mod generations;
 mod in_doubt;
 mod preparing;
+mod presenting;
+mod proving;
+mod quotas;
 mod retrying;
 
 use std::time::Duration;
 
 use crate::protocol::effects::{Effects, Host, Input, TimerOp};
-use crate::protocol::message::{CastVote, Message, Prepare, Question, Voter};
+use crate::protocol::message::{CastVote, Message, Prepare, Question, State, Voter};
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::types::{
-    self, Branch, CommitId, InitiatorId, Outcome, Peer, Request, Roster, Session, TxnId, Vote,
+    self, Branch, CommitId, InitiatorId, Outcome, Peer, Request, Roster, Session, StoreId, TxnId,
+    Vote,
 };
 
 use super::{
     InDoubt, Owner, Participant, ParticipantCommand, ParticipantConfig, ParticipantNotice,
-    ParticipantTimer,
+    ParticipantTimer, Refusal,
 };
 
 pub(super) use Outcome::{Abort, Commit};
@@ -29,12 +34,13 @@ pub(super) use Vote::{Aborted, Prepared, ReadOnly};
 
 const TICK: Duration = Duration::from_millis(10);
 const TIMEOUT: Duration = Duration::from_millis(100);
-const OWNER: InitiatorId = InitiatorId(7);
+const OWNER: InitiatorId = InitiatorId::from_u128(7);
 
 fn branch(name: &str, session: u64) -> Branch {
     Branch {
         participant: name.parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -58,6 +64,7 @@ fn txn(sequence: u32) -> TxnId {
         generation: 1,
         initiator: OWNER,
         sequence,
+        nonce: 9,
     }
 }
 
@@ -180,12 +187,32 @@ fn let_go(sequence: u32) -> ParticipantNotice {
     ParticipantNotice::LetGo(txn(sequence))
 }
 
+fn unproven(id: CommitId, session: u64) -> ParticipantNotice {
+    let branch = branch("a", session);
+    ParticipantNotice::Unproven { id, branch }
+}
+
+fn tells_unproven(id: CommitId, session: u64) -> Message {
+    let branch = branch("a", session);
+    Message::Unproven { id, branch }
+}
+
+fn unasked(sequence: u32, age_ticks: u32) -> ParticipantNotice {
+    ParticipantNotice::Unasked {
+        txn: txn(sequence),
+        age_ticks,
+    }
+}
+
 fn began(sequence: u32) -> ParticipantNotice {
     ParticipantNotice::Began(txn(sequence))
 }
 
 fn refused(sequence: u32) -> ParticipantNotice {
-    ParticipantNotice::Refused(txn(sequence))
+    ParticipantNotice::Refused {
+        txn: txn(sequence),
+        why: Refusal::Over,
+    }
 }
 
 fn ended(sequence: u32, outcome: Outcome) -> ParticipantNotice {
@@ -212,6 +239,12 @@ fn notifies(notify: impl Into<Vec<ParticipantNotice>>) -> Effects<Participant> {
     effects([], notify)
 }
 
+/// A session presents itself first of all.
+fn presents(replica_id: u32) -> (Peer, Message) {
+    let (opening, after) = (None, None);
+    (replica(replica_id), Message::Present { opening, after })
+}
+
 fn nothing() -> Effects<Participant> {
     Effects::default()
 }
@@ -221,6 +254,17 @@ fn to_all(message: Message) -> Vec<(Peer, Message)> {
     each.to_vec()
 }
 
+fn config() -> ParticipantConfig {
+    let acceptors = Acceptors::new((1..=3).map(ReplicaId)).unwrap();
+    ParticipantConfig {
+        tick: TICK,
+        retry_ticks: 3,
+        retry_ticks_max: 20,
+        work_ticks_max: 5,
+        ..ParticipantConfig::new(me(), acceptors)
+    }
+}
+
 /// A session.
 struct Rig {
     participant: Participant,
@@ -228,20 +272,18 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let acceptors = Acceptors::new((1..=3).map(ReplicaId)).unwrap();
-        let config = ParticipantConfig {
-            tick: TICK,
-            retry_ticks: 3,
-            retry_ticks_max: 20,
-            work_ticks_max: 5,
-            ..ParticipantConfig::new(me(), acceptors)
-        };
+        Rig::with(config())
+    }
+
+    fn with(config: ParticipantConfig) -> Self {
         let mut out = Effects::default();
-        let participant = Participant::recover(config, [], &mut out);
+        Participant::recover(config.clone(), [], &mut out);
         assert_eq!(out.timers, [tick_set()]);
         out.timers.clear();
         assert!(out.is_empty());
-        Rig { participant }
+        Rig {
+            participant: Participant::entered(config),
+        }
     }
 
     /// Work has begun under transaction 1.
@@ -317,6 +359,12 @@ impl Rig {
     fn finished(&mut self, id: CommitId, session: u64) -> Effects<Participant> {
         let branch = branch("a", session);
         self.command(ParticipantCommand::Finished { id, branch })
+    }
+
+    /// The other answer to Finish.
+    fn not_proven(&mut self, id: CommitId, session: u64) -> Effects<Participant> {
+        let branch = branch("a", session);
+        self.command(ParticipantCommand::NotProven { id, branch })
     }
 
     fn found(&mut self, found: impl Into<Vec<InDoubt>>) -> Effects<Participant> {

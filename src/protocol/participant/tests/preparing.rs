@@ -241,16 +241,6 @@ fn before_the_vote_a_branch_may_let_go_and_then_votes_aborted() {
 }
 
 #[test]
-fn a_branch_that_was_let_go_before_it_began_runs_no_request() {
-    let mut rig = Rig::new();
-    assert_eq!(rig.rollback(1), nothing());
-    assert_eq!(
-        rig.asked(with_request(1)),
-        effects(to_all(vote(1, Aborted)), [let_go(1)])
-    );
-}
-
-#[test]
 fn let_go_while_it_prepares_it_votes_aborted() {
     let mut rig = Rig::preparing();
     assert_eq!(rig.rollback(1), nothing());
@@ -296,15 +286,32 @@ fn work_that_begins_twice_is_one_branch() {
 }
 
 #[test]
-fn work_lets_go_when_nobody_asks_it_to_prepare() {
+fn work_that_no_process_asks_for_ends_and_is_reported() {
     let mut rig = Rig::working();
     rig.wait_quietly(3);
     rig.begin(2);
-    assert_eq!(rig.wait(), (2, notifies([let_go(1)])));
-    assert_eq!(rig.wait(), (3, notifies([let_go(2)])));
+    assert_eq!(rig.wait(), (2, notifies([let_go(1), unasked(1, 5)])));
+    assert_eq!(rig.wait(), (3, notifies([let_go(2), unasked(2, 5)])));
     rig.wait_quietly(30);
     assert!(rig.participant.is_idle());
     let mut rig = Rig::preparing();
+    rig.wait_quietly(30);
+}
+
+#[test]
+fn work_that_is_rolled_back_in_time_is_not_reported() {
+    let released = Message::LetGo {
+        txn: txn(1),
+        floor: 0,
+    };
+    let aborted = phase2b(id(1), Ballot::ZERO, Abort);
+    for message in [released, aborted] {
+        let mut rig = Rig::working();
+        assert_eq!(rig.hear(1, message).notify[0], let_go(1));
+        rig.wait_quietly(30);
+    }
+    let mut rig = Rig::working();
+    assert_eq!(rig.rollback(1), notifies([let_go(1)]));
     rig.wait_quietly(30);
 }
 

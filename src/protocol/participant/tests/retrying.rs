@@ -41,7 +41,7 @@ fn what_is_due_at_one_tick_is_all_sent() {
     assert_eq!(rig.tick(), sends(to_all(vote(1, Prepared))));
     let expected = to_all(question(id(3), 2, Voter::Unknown));
     assert_eq!(rig.tick(), sends(expected));
-    assert_eq!(rig.tick(), notifies([let_go(2)]));
+    assert_eq!(rig.tick(), notifies([let_go(2), unasked(2, 5)]));
 }
 
 #[test]
@@ -66,7 +66,9 @@ fn a_replica_that_comes_back_is_told_all_votes_and_questions() {
     rig.found([found(id(4), 2)]);
     rig.hear(2, finish(id(5), branch("a", 2), Commit));
     let expected = [
+        presents(2),
         (replica(2), vote(1, Prepared)),
+        (replica(2), Message::Inquire { txn: txn(2) }),
         (replica(2), vote(3, Aborted)),
         (replica(2), question(id(4), 2, Voter::Unknown)),
     ];
@@ -82,8 +84,46 @@ fn a_read_only_vote_is_told_again_to_a_replica_that_comes_back() {
     let mut rig = Rig::voted(ReadOnly);
     assert_eq!(
         rig.step(Input::Connected(replica(3))),
-        sends([(replica(3), vote(1, ReadOnly))])
+        sends([presents(3), (replica(3), vote(1, ReadOnly))])
     );
     let mut done = Rig::committed();
-    assert_eq!(done.step(Input::Connected(replica(3))), nothing());
+    assert_eq!(
+        done.step(Input::Connected(replica(3))),
+        sends([presents(3)])
+    );
+}
+
+/// (Counter-example: a service that was stopped while its transaction was aborted keeps its locks for
+/// a minute.)
+#[test]
+fn work_whose_transaction_was_aborted_meanwhile_is_released() {
+    let status = |outcome| Message::Status {
+        txn: txn(1),
+        instances: vec![(
+            id(1),
+            State::Decided {
+                outcome,
+                unapplied: Vec::new(),
+            },
+        )],
+    };
+    let mut rig = Rig::working();
+    assert_eq!(
+        rig.hear(2, status(Commit)),
+        nothing(),
+        "not without its vote"
+    );
+    let out = rig.hear(2, status(Abort));
+    assert_eq!(out, notifies([let_go(1), ended(1, Abort)]));
+    let mut rig = Rig::working();
+    let unknown = Message::Status {
+        txn: txn(1),
+        instances: Vec::new(),
+    };
+    assert_eq!(rig.hear(2, unknown), nothing());
+    let forgotten = Message::Forgotten { txn: txn(1) };
+    assert_eq!(rig.hear(2, forgotten.clone()), notifies([let_go(1)]));
+    let mut voted = Rig::voted(Prepared);
+    assert_eq!(voted.hear(2, status(Abort)), nothing(), "it asks");
+    assert_eq!(voted.hear(2, forgotten), nothing());
 }

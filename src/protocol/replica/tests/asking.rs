@@ -1,7 +1,7 @@
 //! Questions, forced abort, and the directory of sessions.
 
 use crate::protocol::replica::instance::WAITERS_MAX;
-use crate::protocol::types::ParticipantName;
+use crate::protocol::types::{Entering, Entry, ParticipantName};
 
 use super::*;
 
@@ -74,17 +74,18 @@ fn whoever_asked_is_told_once_when_it_is_decided() {
 }
 
 #[test]
-fn whoever_asked_is_told_of_a_commit_that_the_votes_or_a_branch_show() {
+fn askers_are_told_of_a_commit_that_the_votes_or_all_branches_show() {
     let asked = || {
         let rig = Rig::new(1).given(a(), vote(1, Prepared));
         rig.given(b(), vote(1, Prepared))
             .given(operator(), ask_plainly())
     };
     let told = (operator(), decided(id(1), Commit, None));
-    assert_eq!(
-        asked().hear(a(), applied(id(1), branch("a", 1))),
-        sends([told.clone()])
-    );
+    let mut rig = asked();
+    let one = rig.hear(a(), applied(id(1), branch("a", 1)));
+    assert_eq!(one, nothing(), "the word of one branch");
+    let all = rig.hear(b(), applied(id(1), branch("b", 1)));
+    assert_eq!(all.send, std::slice::from_ref(&told));
     let answer = (replica(2), decided(id(1), Commit, Some(whom(&[]))));
     assert_eq!(
         asked().hear(replica(2), phase2b(id(1), Ballot::ZERO, Commit)),
@@ -233,8 +234,25 @@ fn nor_one_that_may_have_been_chosen() {
 }
 
 #[test]
-fn only_operators_force() {
-    for peer in [initiator(), a(), replica(2)] {
+fn an_initiator_forces_a_ballot_and_is_told_its_outcome() {
+    let mut rig = Rig::new(1).given(a(), vote(1, Prepared));
+    let missing = [branch("b", 1)];
+    let mut expected = starts(ballot(1, 1), &[id(1)]);
+    let explained = (initiator(), undecided(id(1), &missing, &[1, 2, 3]));
+    expected.send.push(explained.clone());
+    let force = || Message::ForceAbort { id: id(1) };
+    assert_eq!(rig.hear(initiator(), force()), expected);
+    assert_eq!(rig.hear(initiator(), force()), sends([explained]), "again");
+    let out = rig.hear(replica(2), decided(id(1), Commit, None));
+    assert!(
+        out.send
+            .contains(&(initiator(), decided(id(1), Commit, None)))
+    );
+}
+
+#[test]
+fn only_operators_and_initiators_force() {
+    for peer in [a(), replica(2)] {
         let mut rig = Rig::new(1);
         let out = rig.hear(peer.clone(), Message::ForceAbort { id: id(1) });
         assert_eq!(out, rejected(peer, Rejection::NotFromSuchAPeer));
@@ -294,13 +312,26 @@ fn the_directory_lists_the_sessions_that_are_connected() {
     };
     let resolved = |sessions: &[u64]| Message::Resolved {
         participant: name.clone(),
-        sessions: sessions.iter().copied().map(Session).collect(),
+        branches: sessions.iter().map(|number| branch("a", *number)).collect(),
     };
     let mut rig = Rig::new(1);
     rig.connect(session("a", 2));
     rig.connect(session("a", 1));
     rig.connect(session("b", 3));
     rig.connect(initiator());
+    let stores = vec![Entering {
+        participant: name.clone(),
+        store: StoreId::from_u128(1),
+        opening: None,
+        after: None,
+    }];
+    let enter = Entry::Enter { stores };
+    rig.hear(replica(2), super::control::learn(0, enter));
+    for number in [1, 2] {
+        let (opening, after) = (None, None);
+        let present = Message::Present { opening, after };
+        rig.hear(session("a", number), present);
+    }
     let out = rig.hear(initiator(), resolve());
     assert_eq!(out, sends([(initiator(), resolved(&[1, 2]))]));
     rig.disconnect(session("a", 1));
@@ -313,19 +344,52 @@ fn the_directory_lists_the_sessions_that_are_connected() {
     let out = rig.hear(initiator(), resolve());
     assert_eq!(out, sends([(initiator(), resolved(&[]))]));
     rig.disconnect(session("b", 3));
-    assert_eq!(rig.replica, Rig::new(1).replica, "nobody is remembered");
+    let replica = rig.replica;
+    assert!(
+        replica.directory.is_empty() && replica.presented.is_empty() && replica.clients.is_empty()
+    );
 }
 
 #[test]
-fn only_initiators_and_operators_inquire_and_resolve() {
+fn only_initiators_and_operators_resolve_and_no_replica_inquires() {
     let mut rig = Rig::new(1);
     for peer in [a(), replica(2)] {
         let refused = rejected(peer.clone(), Rejection::NotFromSuchAPeer);
-        let inquire = Message::Inquire { txn: txn(1) };
-        assert_eq!(rig.hear(peer.clone(), inquire), refused);
         let participant = "a".parse().unwrap();
         assert_eq!(rig.hear(peer, Message::Resolve { participant }), refused);
     }
+    let refused = rejected(replica(2), Rejection::NotFromSuchAPeer);
+    assert_eq!(
+        rig.hear(replica(2), Message::Inquire { txn: txn(1) }),
+        refused
+    );
+}
+
+/// It may be a generation behind, or this replica may be.
+#[test]
+fn a_session_that_inquires_is_told_what_is_known_or_which_generations_there_are() {
+    let mut rig = Rig::new(1).given(b(), vote(1, Aborted));
+    let out = rig.hear(a(), Message::Inquire { txn: txn(1) });
+    let state = State::Decided {
+        outcome: Abort,
+        unapplied: Vec::new(),
+    };
+    let status = Message::Status {
+        txn: txn(1),
+        instances: vec![(id(1), state)],
+    };
+    assert_eq!(out, sends([(a(), status)]));
+    let later = TxnId {
+        generation: 9,
+        ..txn(1)
+    };
+    // The latest generation here may be news there.
+    for unknown in [later, txn(2)] {
+        let out = rig.hear(a(), Message::Inquire { txn: unknown });
+        let announce = Message::Announce(rig.replica.generations().clone());
+        assert_eq!(out, sends([(a(), announce)]));
+    }
+    assert_eq!(rig.replica.undecided().count(), 0, "it starts nothing");
 }
 
 /// It could not be refused when it asked: nothing was known of the transaction.

@@ -117,7 +117,7 @@ fn a_decided_transaction_is_answered_with_its_outcome() {
 #[test]
 fn only_its_own_initiator_commits_a_transaction() {
     let mut rig = Rig::new(1);
-    let stranger = Peer::Initiator(InitiatorId(8));
+    let stranger = Peer::Initiator(InitiatorId::from_u128(8));
     assert_eq!(
         rig.hear(stranger.clone(), begun(1)),
         rejected(stranger, Rejection::NotItsInitiator)
@@ -212,15 +212,15 @@ fn a_decision_makes_room_for_a_new_transaction() {
 }
 
 #[test]
-fn a_commit_that_a_branch_has_applied_makes_room_too() {
+fn a_commit_that_all_branches_have_applied_makes_room_too() {
     let mut rig = Rig::new(1);
     for sequence in 1..=3 {
         rig.hear(a(), vote(sequence, Prepared));
         rig.hear(b(), vote(sequence, Prepared));
     }
     rig.hear(a(), applied(id(1), branch("a", 1)));
-    assert_eq!(rig.hear(initiator(), begun(4)).send.len(), 2);
     rig.hear(b(), applied(id(1), branch("b", 1)));
+    assert_eq!(rig.hear(initiator(), begun(4)).send.len(), 2);
     let busy = Message::Busy { id: id(5) };
     assert_eq!(
         rig.hear(initiator(), begun(5)),
@@ -261,7 +261,7 @@ fn rollback_is_passed_on_to_the_sessions_and_remembered_nowhere() {
 
 #[test]
 fn only_its_own_initiator_rolls_a_transaction_back() {
-    let stranger = Peer::Initiator(InitiatorId(8));
+    let stranger = Peer::Initiator(InitiatorId::from_u128(8));
     let rollback = Message::Rollback {
         txn: txn(1),
         branches: vec![branch("a", 1)],

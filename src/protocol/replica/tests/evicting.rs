@@ -218,7 +218,10 @@ fn a_leader_recalls_what_its_own_settle_lists() {
         rig.evict();
     }
     assert_eq!(rig.replica.generations().oldest(), 2, "it was chosen");
-    assert_eq!(rig.replica.listed().count(), 0, "nobody waits, as it knows");
+    let id = id(1);
+    assert_eq!(rig.replica.listed().collect::<Vec<_>>(), [&id]);
+    let instance = &rig.replica.instances[&id];
+    assert!(instance.is_applied(), "as it knows");
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn an_id_above_the_mark_needs_no_look_at_the_disk() {
         "in memory"
     );
     let others = TxnId {
-        initiator: InitiatorId(8),
+        initiator: InitiatorId::from_u128(8),
         ..txn(1)
     };
     let other = CommitId::new(others, &ab());
@@ -291,6 +294,7 @@ fn the_last_page_of_a_state_recalls_what_all_pages_list() {
         after,
         listed,
         more,
+        stores: Box::default(),
     };
     let (mut rig, store) = whole(&third());
     rig.evict();
@@ -300,7 +304,7 @@ fn the_last_page_of_a_state_recalls_what_all_pages_list() {
     let last = page(Some(id(1)), vec![listed(4)], false);
     let (asked, _) = rig.hear_recalling(&store, replica(3), last);
     assert_eq!(asked, instances(&[1]));
-    assert_eq!(rig.replica.listed().collect::<Vec<_>>(), [&id(4)]);
+    assert_eq!(rig.replica.listed().collect::<Vec<_>>(), [&id(1), &id(4)]);
 }
 
 #[test]
@@ -347,8 +351,9 @@ fn at_start_a_replica_is_told_what_the_store_holds_besides() {
 fn marks_are_those_of_one_initiator_in_one_generation_and_never_go_down() {
     let of = |generation, initiator, sequence| TxnId {
         generation,
-        initiator: InitiatorId(initiator),
+        initiator: InitiatorId::from_u128(initiator),
         sequence,
+        nonce: 9,
     };
     let mut stored: Stored = [of(1, 7, 5), of(1, 7, 3), of(2, 7, 1)]
         .into_iter()
@@ -372,6 +377,7 @@ fn what_was_taken_on_counts_although_it_is_evicted() {
     };
     let mut rig = Rig::with(config, Vec::new());
     for sequence in 1..=2 {
+        rig.hear(initiator(), Message::BeginCommit(begin(id(sequence), ab())));
         rig.hear(a(), vote(sequence, Aborted));
         rig.evict();
     }

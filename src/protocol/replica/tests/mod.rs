@@ -15,6 +15,7 @@ mod promising;
 mod restoring;
 mod senders;
 mod settling;
+mod stores;
 mod vocabulary;
 mod votes;
 
@@ -27,7 +28,7 @@ use crate::protocol::message::{
 use crate::protocol::paxos::log::LogConfig;
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
 use crate::protocol::types::{
-    Branch, BranchSet, CommitId, InitiatorId, Outcome, Peer, Roster, Session, TxnId, Vote,
+    Branch, BranchSet, CommitId, InitiatorId, Outcome, Peer, Roster, Session, StoreId, TxnId, Vote,
 };
 
 use super::{Record, Records, Rejection, Replica, ReplicaConfig, ReplicaNotice, ReplicaTimer};
@@ -38,7 +39,7 @@ pub(super) use Vote::{Aborted, Prepared, ReadOnly};
 
 const TICK: Duration = Duration::from_millis(10);
 const TIMEOUT: Duration = Duration::from_millis(100);
-const OWNER: InitiatorId = InitiatorId(7);
+const OWNER: InitiatorId = InitiatorId::from_u128(7);
 
 fn config(id: u32, replicas: u32) -> ReplicaConfig {
     ReplicaConfig {
@@ -69,6 +70,7 @@ fn branch(name: &str, session: u64) -> Branch {
     Branch {
         participant: name.parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     }
 }
 
@@ -87,6 +89,7 @@ fn txn(sequence: u32) -> TxnId {
         generation: 1,
         initiator: OWNER,
         sequence,
+        nonce: 9,
     }
 }
 

@@ -48,9 +48,25 @@ fn every_message() -> Vec<Message> {
         },
         Message::Resolved {
             participant,
-            sessions: Vec::new(),
+            branches: Vec::new(),
         },
         Message::Busy { id: id(1) },
+        Message::Disputed {
+            id: id(1),
+            branch: branch("a", 1),
+        },
+        Message::Contradicted {
+            id: id(1),
+            branch: branch("a", 1),
+        },
+        Message::Unproven {
+            id: id(1),
+            branch: branch("a", 1),
+        },
+        Message::List {
+            through: id(1),
+            after: None,
+        },
     ]
 }
 
@@ -70,9 +86,27 @@ fn taken_from(peer: &Peer) -> Vec<String> {
 
 #[test]
 fn each_kind_of_peer_says_what_it_may_and_nothing_else() {
-    let initiator_says = ["BeginCommit", "Rollback", "Ask", "Inquire", "Resolve"];
+    let initiator_says = [
+        "BeginCommit",
+        "Rollback",
+        "Ask",
+        "Inquire",
+        "Resolve",
+        "ForceAbort",
+    ];
     assert_eq!(taken_from(&initiator()), initiator_says);
-    assert_eq!(taken_from(&a()), ["Ask", "Vote", "Applied"]);
+    assert_eq!(
+        taken_from(&a()),
+        [
+            "Ask",
+            "Inquire",
+            "Vote",
+            "Applied",
+            "Contradicted",
+            "Unproven",
+            "List"
+        ]
+    );
     let operator_says = ["Ask", "Inquire", "Resolve", "ForceAbort"];
     assert_eq!(taken_from(&operator()), operator_says);
     let replica_says = [

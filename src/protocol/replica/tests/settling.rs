@@ -13,9 +13,7 @@ fn when_all_branches_have_applied_it_is_finished() {
         .given(a(), vote(1, Prepared))
         .given(b(), vote(1, Prepared));
     assert_eq!(rig.hear(a(), applied(id(1), branch("a", 1))), nothing());
-    assert_eq!(rig.outcome(1), Some(Commit), "a branch had learned it");
-    assert_eq!(rig.replica.undecided().count(), 0);
-    assert_eq!(rig.replica.unapplied().collect::<Vec<_>>(), [&id(1)]);
+    assert_eq!(rig.outcome(1), None, "one branch may lie");
     assert_eq!(
         rig.hear(b(), applied(id(1), branch("b", 1))),
         saves([finished_record(1, Commit)])

@@ -36,8 +36,14 @@ fn any_effect_makes_them_not_empty() {
 #[test]
 fn peers_and_outcomes_are_printed_as_people_say_them() {
     assert_eq!(replica(2).to_string(), "replica/2");
-    assert_eq!(a().to_string(), "participant/a/0000000000000001");
-    assert_eq!(initiator().to_string(), "initiator/0000000000000007");
+    assert_eq!(
+        a().to_string(),
+        "participant/a/0000000000000001/00000000000000000000000000000001"
+    );
+    assert_eq!(
+        initiator().to_string(),
+        "initiator/00000000000000000000000000000007"
+    );
     assert_eq!(operator().to_string(), "operator/1");
     assert_eq!(Commit.to_string(), "commit");
     assert_eq!(Abort.to_string(), "abort");

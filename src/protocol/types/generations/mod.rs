@@ -12,7 +12,7 @@ use crate::protocol::paxos::{Acceptors, ReplicaId};
 
 use super::configuration::Configuration;
 use super::entry::{Entry, Open, Settle};
-use super::id::{CommitId, InitiatorId, RosterDigest, TxnId};
+use super::id::{CommitId, RosterDigest, TxnId};
 
 /// The most generations that may wait to be settled. Past that none is opened: it takes a majority
 /// of an old configuration that is gone for good to come so far.
@@ -213,11 +213,7 @@ impl Generations {
     /// The last id that can stand in `generation`.
     pub fn last_id(generation: u32) -> CommitId {
         CommitId {
-            txn: TxnId {
-                generation,
-                initiator: InitiatorId(u64::MAX),
-                sequence: u32::MAX,
-            },
+            txn: TxnId::last_of(generation),
             roster: RosterDigest::MAX,
         }
     }
@@ -246,7 +242,12 @@ impl Generations {
                 Applies::Yes
             }
             Entry::Release { id } if self.is_settled(id) => Applies::Yes,
-            Entry::Open(_) | Entry::Settle(_) | Entry::Release { .. } => Applies::No,
+            Entry::Unlist { ids } if ids.iter().all(|id| self.is_settled(id)) => Applies::Yes,
+            // What they come to is in [`Stores`](super::Stores).
+            Entry::Enter { .. } | Entry::Gone { .. } | Entry::Restored { .. } => Applies::Yes,
+            Entry::Open(_) | Entry::Settle(_) | Entry::Release { .. } | Entry::Unlist { .. } => {
+                Applies::No
+            }
         }
     }
 
@@ -272,7 +273,15 @@ impl Generations {
                 let next = self.latest().checked_add(1);
                 next == Some(open.generation) && self.0.unsettled.len() < UNSETTLED_MAX
             }
-            Some(Entry::Settle(_) | Entry::Release { .. }) | None => true,
+            Some(
+                Entry::Settle(_)
+                | Entry::Release { .. }
+                | Entry::Unlist { .. }
+                | Entry::Enter { .. }
+                | Entry::Gone { .. }
+                | Entry::Restored { .. },
+            )
+            | None => true,
         }
     }
 

@@ -1,7 +1,8 @@
 //! Which generations are open, and what entries come to.
 
 use super::*;
-use crate::protocol::types::{Listed, Roster, Unapplied};
+use crate::protocol::types::InitiatorId;
+use crate::protocol::types::{Listed, Roster, StoreId, Unapplied};
 
 fn configuration(ids: &[u32]) -> Configuration {
     let ids = ids.iter().copied().map(ReplicaId);
@@ -19,8 +20,9 @@ fn id(generation: u32, sequence: u32) -> CommitId {
     CommitId {
         txn: TxnId {
             generation,
-            initiator: InitiatorId(1),
+            initiator: InitiatorId::from_u128(1),
             sequence,
+            nonce: 9,
         },
         roster: RosterDigest::MIN,
     }
@@ -82,6 +84,7 @@ fn what_does_not_follow_is_counted_and_changes_nothing() {
             roster: Roster::new([crate::protocol::types::Branch {
                 participant: "a".parse().unwrap(),
                 session: crate::protocol::types::Session(1),
+                store: StoreId::from_u128(1),
             }])
             .unwrap(),
             read_only: crate::protocol::types::BranchSet::default(),

@@ -68,7 +68,7 @@ async fn transfers(store: Embedded, task: u32, told: Arc<Mutex<Told>>) {
         match vote.unwrap() {
             Vote::Prepared if rng.u32(0..4) > 0 => {
                 told.lock().unwrap().commits.insert(sequence);
-                store.commit(&branch).await.unwrap();
+                commit(&store, &branch).await;
                 told.lock().unwrap().applied.insert(sequence);
             }
             Vote::Prepared | Vote::Aborted => store.rollback(&branch).await.unwrap(),
@@ -107,14 +107,14 @@ async fn money_is_neither_made_nor_lost() {
             let sequence = found.id.txn.sequence;
             assert!(!applied.contains(&sequence), "a commit was lost");
             if commits.contains(&sequence) {
-                after.commit(&branch(sequence)).await.unwrap();
+                commit(&after, &branch(sequence)).await;
             } else {
                 after.rollback(&branch(sequence)).await.unwrap();
             }
             assert_eq!(audit(&after), all);
         }
         for sequence in applied {
-            after.commit(&branch(sequence)).await.unwrap();
+            commit(&after, &branch(sequence)).await;
         }
         assert_eq!((after.locks(), audit(&after)), (0, all));
         crashes += 1;

@@ -1,30 +1,9 @@
-//! Random histories, against a model that keeps everything in memory and locks by looking at all
-//! that was ever read and written.
+//! Random histories, against a [model](super::model).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::model::{Done, Key, Model, apply};
 use super::*;
-
-type Key = String;
-
-/// What one transaction has done, in the model.
-#[derive(Clone, Debug, Default)]
-struct Done {
-    reads: BTreeSet<Key>,
-    scans: BTreeSet<Key>,
-    writes: BTreeMap<Key, Option<String>>,
-}
-
-#[derive(Default)]
-struct Model {
-    committed: BTreeMap<Key, String>,
-    working: BTreeMap<u32, Done>,
-    prepared: BTreeMap<u32, Done>,
-    /// Transactions that were committed, the others that ended, and the horizon.
-    commits: BTreeSet<u32>,
-    ends: BTreeSet<u32>,
-    settled: u32,
-}
 
 /// A bug that the history must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,67 +17,10 @@ enum Plant {
     CrashLosesCommit,
     /// Work that was let go of keeps its locks.
     LetGoIsLost,
-}
-
-impl Model {
-    fn others(&self, me: u32) -> impl Iterator<Item = (u32, &Done)> {
-        let all = self.working.iter().chain(&self.prepared);
-        all.filter(move |(txn, _)| **txn != me)
-            .map(|(txn, done)| (*txn, done))
-    }
-
-    fn read(&self, me: u32, key: &str) -> Result<(), BTreeSet<u32>> {
-        self.unless(me, |done| done.writes.contains_key(key))
-    }
-
-    fn scan(&self, me: u32, prefix: &str) -> Result<(), BTreeSet<u32>> {
-        self.unless(me, |done| {
-            done.writes.keys().any(|key| key.starts_with(prefix))
-        })
-    }
-
-    fn write(&self, me: u32, key: &str) -> Result<(), BTreeSet<u32>> {
-        self.unless(me, |done| {
-            done.writes.contains_key(key)
-                || done.reads.contains(key)
-                || done.scans.iter().any(|prefix| key.starts_with(prefix))
-        })
-    }
-
-    fn unless(&self, me: u32, hit: impl Fn(&Done) -> bool) -> Result<(), BTreeSet<u32>> {
-        let others = self.others(me).filter(|(_, done)| hit(done));
-        let holders: BTreeSet<u32> = others.map(|(txn, _)| txn).collect();
-        if holders.is_empty() {
-            Ok(())
-        } else {
-            Err(holders)
-        }
-    }
-
-    fn sees(&self, done: &Done, prefix: &str) -> Vec<Row> {
-        let mut rows = self.committed.clone();
-        apply(&mut rows, &done.writes);
-        let under = rows.into_iter().filter(|(key, _)| key.starts_with(prefix));
-        let row = |(key, value): (String, String)| Row {
-            key: key.into(),
-            value: value.into(),
-        };
-        under.map(row).collect()
-    }
-
-    fn crash(&mut self) {
-        self.working.clear();
-        self.ends.clear();
-    }
-}
-
-fn apply(rows: &mut BTreeMap<Key, String>, writes: &BTreeMap<Key, Option<String>>) {
-    for (key, value) in writes {
-        match value {
-            Some(value) => rows.insert(key.clone(), value.clone()),
-            None => rows.remove(key),
-        };
-    }
+    /// The list of commits that still wait is not heard.
+    ListIsLost,
+    /// A failure is ignored.
+    FailureIsForgotten,
 }
 
 macro_rules! expect {
@@ -176,9 +98,23 @@ impl History {
         if over || self.model.prepared.contains_key(&sequence) {
             return Ok(());
         }
-        let work = self.store().work(txn(sequence));
         let mut done = self.model.working.remove(&sequence).unwrap_or_default();
         let key = self.key();
+        if done.is_poisoned {
+            let got = self.store().work_of(txn(sequence)).put(&key, "late");
+            self.model.working.insert(sequence, done);
+            expect!(
+                matches!(got, Err(WorkError::Poisoned)),
+                "{sequence}: {got:?}"
+            );
+            return Ok(());
+        }
+        // Most failures are part of the plan.
+        let is_attempt = self.rng.u32(0..8) > 0;
+        let work = match is_attempt || self.plant == Plant::FailureIsForgotten {
+            true => probe(self.store(), sequence),
+            false => self.store().work_of(txn(sequence)),
+        };
         match self.rng.u32(0..6) {
             0 | 1 => {
                 let may = if done.writes.contains_key(&key) {
@@ -189,17 +125,21 @@ impl History {
                 let rows = self.model.sees(&done, &key);
                 let row = rows.into_iter().find(|row| row.key == key.as_bytes());
                 let may = may.map(|()| row.map(|row| row.value));
-                if self.same("get", may, work.get(&key))? && !done.writes.contains_key(&key) {
+                let succeeded = self.same("get", may, work.get(&key))?;
+                if succeeded && !done.writes.contains_key(&key) {
                     done.reads.insert(key);
                 }
+                done.is_poisoned = !is_attempt && !succeeded;
             }
             2 => {
                 let prefix = key[..self.rng.usize(0..=key.len())].to_owned();
                 let may = self.model.scan(sequence, &prefix);
                 let may = may.map(|()| self.model.sees(&done, &prefix));
-                if self.same("scan", may, work.scan(&prefix))? {
+                let succeeded = self.same("scan", may, work.scan(&prefix))?;
+                if succeeded {
                     done.scans.insert(prefix);
                 }
+                done.is_poisoned = !is_attempt && !succeeded;
             }
             kind => {
                 let value = (kind > 3).then(|| self.rng.u32(0..1000).to_string());
@@ -207,9 +147,11 @@ impl History {
                     Some(value) => work.put(&key, value),
                     None => work.delete(&key),
                 };
-                if self.same("write", self.model.write(sequence, &key), got)? {
+                let succeeded = self.same("write", self.model.write(sequence, &key), got)?;
+                if succeeded {
                     done.writes.insert(key, value);
                 }
+                done.is_poisoned = !is_attempt && !succeeded;
             }
         }
         self.model.working.insert(sequence, done);
@@ -232,7 +174,10 @@ impl History {
             .await;
         let vote = vote.map_err(|error| error.to_string())?;
         let done = self.model.working.remove(&sequence).unwrap();
-        if done.writes.is_empty() && allowed {
+        if done.is_poisoned {
+            expect!(vote == Vote::Aborted, "{sequence} voted {vote:?}");
+            self.model.ends.insert(sequence);
+        } else if done.writes.is_empty() && allowed {
             expect!(vote == Vote::ReadOnly, "{sequence} voted {vote:?}");
             self.model.ends.insert(sequence);
         } else {
@@ -252,12 +197,13 @@ impl History {
         let branch = branch(sequence);
         let committed = match self.plant {
             Plant::CommitRollsBack => self.store().rollback(&branch).await,
-            _ => self.store().commit(&branch).await,
+            _ => self.store().commit(&branch).await.map(drop),
         };
         committed.map_err(|error| error.to_string())?;
         let done = self.model.prepared.remove(&sequence).unwrap();
         apply(&mut self.model.committed, &done.writes);
         self.model.commits.insert(sequence);
+        self.model.markers.insert(sequence);
         Ok(())
     }
 
@@ -299,14 +245,22 @@ impl History {
         let branch = branch(sequence);
         if self.model.commits.contains(&sequence) {
             let again = self.store().commit(&branch).await;
-            expect!(again.is_ok(), "{branch} was committed: {again:?}");
+            let expected = match self.model.markers.contains(&sequence) {
+                true => Proof::Found,
+                false => Proof::Missing,
+            };
+            let is_expected = again.as_ref().is_ok_and(|proof| *proof == expected);
+            expect!(
+                is_expected,
+                "{branch}: expected {expected:?}, got {again:?}"
+            );
         }
         let known = self.model.working.contains_key(&sequence)
             || self.model.prepared.contains_key(&sequence);
         if !known && sequence > self.model.settled && !self.model.commits.contains(&sequence) {
             let wrong = self.store().commit(&branch).await;
             expect!(
-                wrong.is_err(),
+                wrong.as_ref().is_ok_and(|proof| *proof == Proof::Missing),
                 "{branch} was never prepared, and is told to be committed"
             );
             self.store()
@@ -335,11 +289,19 @@ impl History {
             txn: txn(through),
             roster: crate::protocol::types::RosterDigest::MAX,
         };
+        let markers = self.model.markers.iter().copied();
+        let listed: BTreeSet<u32> = markers.filter(|_| self.rng.bool()).collect();
+        let branches: Vec<BranchId> = match self.plant {
+            Plant::ListIsLost => Vec::new(),
+            _ => listed.iter().map(|sequence| branch(*sequence)).collect(),
+        };
         self.store()
-            .settled(id)
+            .settled(id, &branches)
             .await
             .map_err(|error| error.to_string())?;
         self.model.settled = through;
+        let markers = &mut self.model.markers;
+        markers.retain(|sequence| *sequence > through || listed.contains(sequence));
         self.model.working.retain(|sequence, _| *sequence > through);
         Ok(())
     }
@@ -454,6 +416,8 @@ async fn planted_bugs_are_seen() {
         Plant::RollbackIsLost,
         Plant::CrashLosesCommit,
         Plant::LetGoIsLost,
+        Plant::ListIsLost,
+        Plant::FailureIsForgotten,
     ] {
         let mut seeds = 0..20;
         let mut seen = None;

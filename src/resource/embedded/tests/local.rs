@@ -50,11 +50,11 @@ async fn one_that_fails_or_panics_leaves_nothing_behind() {
 async fn it_meets_the_locks_of_others_and_they_meet_its_own() {
     let home = Home::new();
     let store = home.open();
-    store.work(txn(1)).put("a", "1").unwrap();
+    store.work_of(txn(1)).put("a", "1").unwrap();
     let put = |work: &Work| {
         work.put("b", "1")?;
         assert_eq!(
-            conflict(store.work(txn(2)).get("b")),
+            conflict(store.work_of(txn(2)).get("b")),
             ("b".into(), Holder::Local)
         );
         work.put("a", "1")
@@ -121,14 +121,14 @@ async fn a_snapshot_does_not_move() {
 async fn a_closed_store_says_so() {
     let home = Home::new();
     let store = home.open();
-    let work = store.work(txn(1));
+    let work = store.work_of(txn(1));
     work.put("a", "1").unwrap();
     prepare_put(&store, &branch(2), "b", "1").await;
     store.clone().close();
     store.close();
     assert!(matches!(work.get("a"), Err(WorkError::Closed)));
     assert!(matches!(
-        store.work(txn(3)).get("a"),
+        store.work_of(txn(3)).get("a"),
         Err(WorkError::Closed)
     ));
     let local = store.local(|work| work.put("c", "1")).await;
@@ -149,7 +149,7 @@ async fn a_closed_store_says_so() {
     ));
     assert!(matches!(store.in_doubt().await, Err(BranchError::Closed)));
     assert!(matches!(
-        store.settled(branch(2).id).await,
+        store.settled(branch(2).id, &[]).await,
         Err(BranchError::Closed)
     ));
     drop((work, store));

@@ -2,9 +2,13 @@
 
 mod bank;
 mod branches;
+#[cfg(feature = "conformance")]
+mod conformance;
 mod history;
+mod identity;
 mod journals;
 mod local;
+mod model;
 mod opening;
 mod requests;
 mod settling;
@@ -17,17 +21,18 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::participant::{BranchId, Expiry, ResourceManager};
+use crate::participant::{BranchId, Expiry, Proof, ResourceManager};
 use crate::protocol::participant::InDoubt;
 use crate::protocol::types::{
-    Branch, CommitId, InitiatorId, ReadOnly, Roster, Session, TxnId, Vote,
+    Branch, CommitId, InitiatorId, ReadOnly, Roster, Session, StoreId, TxnId, Vote,
 };
 
 pub(super) fn txn(sequence: u32) -> TxnId {
     TxnId {
         generation: 1,
-        initiator: InitiatorId(7),
+        initiator: InitiatorId::from_u128(7),
         sequence,
+        nonce: 9,
     }
 }
 
@@ -40,6 +45,7 @@ fn branch_of(session: u64, sequence: u32) -> BranchId {
     let branch = Branch {
         participant: "ledger".parse().unwrap(),
         session: Session(session),
+        store: StoreId::from_u128(1),
     };
     let roster = Roster::new([branch.clone()]).unwrap();
     BranchId {
@@ -114,9 +120,23 @@ fn copy_journal(from: &Path, to: &Path) {
 
 /// Prepares one write.
 async fn prepare_put(store: &Embedded, branch: &BranchId, key: &str, value: &str) {
-    store.work(branch.id.txn).put(key, value).unwrap();
+    store.work_of(branch.id.txn).put(key, value).unwrap();
     let vote = store.prepare(branch, None, ReadOnly::Allowed).await;
     assert_eq!(vote.unwrap(), Vote::Prepared);
+}
+
+/// Commits, with proof.
+async fn commit(store: &Embedded, branch: &BranchId) {
+    let proof = store.commit(branch).await.unwrap();
+    assert_eq!(proof, Proof::Found, "{branch}");
+}
+
+/// Work whose failures do not poison it, to try locks with.
+fn probe(store: &Embedded, sequence: u32) -> Work {
+    Work {
+        scope: Scope::Attempt(attempt::Undo::default()),
+        ..store.work_of(txn(sequence))
+    }
 }
 
 fn value(store: &Embedded, key: &str) -> Option<String> {

@@ -13,10 +13,12 @@ fn refusal(home: &Home) -> OpenError {
 #[test]
 fn a_store_is_made_on_first_use_and_names_its_format() {
     let home = Home::new();
-    drop(home.open());
+    let identity = home.open().store();
     let format = fs::read_to_string(home.path().join("format")).unwrap();
-    assert_eq!(format, "paxos-commit embedded store, format 1\n");
-    drop(home.open());
+    let expected = format!("paxos-commit embedded store, format 1\nidentity {identity}\n");
+    assert_eq!(format, expected);
+    assert_eq!(home.open().store(), identity, "it is drawn once");
+    assert_ne!(Home::new().open().store(), identity);
 }
 
 #[test]
@@ -37,7 +39,7 @@ fn a_second_opener_is_refused() {
     let clone = store.clone();
     drop(store);
     assert!(matches!(refusal(&home), OpenError::InUse { .. }));
-    let work = clone.work(txn(1));
+    let work = clone.work_of(txn(1));
     drop(clone);
     assert!(matches!(refusal(&home), OpenError::InUse { .. }));
     drop(work);
@@ -88,11 +90,17 @@ fn a_crash_while_it_is_made_leaves_what_the_next_start_completes() {
     fs::create_dir_all(home.path().join("database.new/keyspaces")).unwrap();
     drop(home.open());
     // Before the format file was written.
-    for left in [&["format"][..], &["format", "lock"]] {
+    for is_locked in [false, true] {
         let home = Home::new();
-        drop(home.open());
-        for name in left {
-            fs::remove_file(home.path().join(name)).unwrap();
+        fs::create_dir(home.path()).unwrap();
+        let database = Database::builder(home.path().join("database"));
+        let database = database.open().unwrap();
+        for name in ["data", "prepared", "committed", "meta"] {
+            database.keyspace(name, Default::default).unwrap();
+        }
+        drop(database);
+        if is_locked {
+            fs::write(home.path().join("lock"), "").unwrap();
         }
         fs::write(home.path().join("format.new"), "paxos").unwrap();
         drop(home.open());
@@ -181,8 +189,29 @@ fn what_cannot_be_read_is_refused() {
 
     let home = Home::new();
     drop(home.open());
-    plant(&home, "meta", b"settled", b"nonsense");
-    assert!(matches!(refusal(&home), OpenError::Damaged { .. }));
+    plant(&home, "meta", b"opening/1", b"nonsense");
+    let error = refusal(&home);
+    let text = "an opening cannot be read";
+    assert!(
+        matches!(&error, OpenError::Damaged { what, .. } if what == text),
+        "{error}"
+    );
+
+    for (key, value) in [
+        ("cluster", "prod"),
+        ("participant", "ledger"),
+        ("participant", ""),
+    ] {
+        let home = Home::new();
+        drop(home.open());
+        plant(&home, "meta", key.as_bytes(), value.as_bytes());
+        let error = refusal(&home);
+        let text = "the name of its participant is missing or cannot be read";
+        assert!(
+            matches!(&error, OpenError::Damaged { what, .. } if what == text),
+            "{error}"
+        );
+    }
 }
 
 #[test]

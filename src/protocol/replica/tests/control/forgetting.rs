@@ -3,7 +3,7 @@
 use super::*;
 
 /// The leader asks at its next tick, or when grace has passed.
-fn asked(rig: &mut Rig) -> Vec<(Peer, Message)> {
+pub(super) fn asked(rig: &mut Rig) -> Vec<(Peer, Message)> {
     let (_, out) = rig.wait();
     assert_eq!(out.save, []);
     out.send
@@ -282,7 +282,7 @@ fn all_that_is_not_listed_is_dropped_and_the_list_adopted() {
     let mut rig = closed(2, full());
     rig.connect(a());
     assert_eq!(rig.replica.remembered(), 5);
-    // 2 is finished here, 5 undecided, 6 unheard of.
+    // 2 is finished here, 5 undecided, 6 unheard of: the list is that of the log.
     let entry = settle(&[2, 5, 6]);
     let out = rig.hear(replica(1), learn(2, entry.clone()));
     let turned = {
@@ -292,65 +292,17 @@ fn all_that_is_not_listed_is_dropped_and_the_list_adopted() {
     assert_eq!(out, effects([chosen(2, entry)], [(a(), turned)]));
     let outcomes = [1, 2, 3, 4, 5, 6].map(|sequence| rig.outcome(sequence));
     let commit = Some(Commit);
-    assert_eq!(outcomes, [None, None, None, None, commit, commit]);
+    assert_eq!(outcomes, [None, commit, None, None, commit, commit]);
     assert_eq!(
         rig.replica.listed().copied().collect::<Vec<_>>(),
-        [id(5), id(6)]
+        [id(2), id(5), id(6)]
     );
     assert_eq!(
         (rig.replica.remembered(), rig.replica.undecided().count()),
-        (2, 0)
+        (3, 0)
     );
     let rig = rig.restart();
-    assert_eq!(rig.replica.remembered(), 2);
-}
-
-#[test]
-fn a_listed_commit_is_pushed_and_gone_when_all_have_applied_it() {
-    let mut rig = closed(2, []);
-    rig.connect(a());
-    rig.hear(replica(1), learn(2, settle(&[1])));
-    let push = (a(), finish(id(1), branch("a", 1), Commit));
-    assert_eq!(rig.wait(), (4, sends([push.clone()])));
-    // From the second time on another one is asked too: perhaps it knows that nobody waits.
-    for other in [3, 1] {
-        let asks = (replica(other), decided(id(1), Commit, Some(whom(&[]))));
-        assert_eq!(rig.wait().1, sends([asks, push.clone()]));
-    }
-    rig.hear(a(), applied(id(1), branch("a", 1)));
-    let out = rig.hear(b(), applied(id(1), branch("b", 1)));
-    assert_eq!(out, saves([finished_record(1, Commit)]));
-    assert_eq!(rig.replica.remembered(), 0);
-    let told = sends([(b(), expired(1, Some(branch("b", 1))))]);
-    assert_eq!(rig.hear(b(), vote(1, Prepared)), told);
-    assert_eq!(rig.restart().replica.remembered(), 0);
-}
-
-#[test]
-fn another_replica_may_know_that_nobody_waits() {
-    let mut rig = closed(2, []);
-    rig.hear(replica(1), learn(2, settle(&[1])));
-    let answer = sends([(replica(3), expired(9, None))]);
-    let asked = decided(id(9), Commit, Some(whom(&[])));
-    assert_eq!(
-        rig.hear(replica(3), asked),
-        answer,
-        "of one it has forgotten"
-    );
-    let out = rig.hear(replica(3), expired(1, None));
-    assert_eq!(out, saves([finished_record(1, Commit)]));
-    assert_eq!(rig.hear(replica(3), expired(1, None)), nothing());
-    // One who has not learned the horizon asks for it.
-    let mut rig = closed(2, [vote_record(1, 0, Prepared, Some(ab()))]);
-    let out = rig.hear(replica(3), expired(1, None));
-    assert_eq!(out, sends([(replica(3), fetch(2))]));
-}
-
-#[test]
-#[should_panic(expected = "aborted here, and settled as a commit")]
-fn an_abort_that_is_listed_is_a_contradiction() {
-    let mut rig = closed(2, [finished_record(1, Abort)]);
-    rig.hear(replica(1), learn(2, settle(&[1])));
+    assert_eq!(rig.replica.remembered(), 3);
 }
 
 #[test]
@@ -400,6 +352,7 @@ fn who_cannot_see_what_is_under_way_grants_the_whole_grace() {
     let state = Record::State {
         generations: generations(&entries),
         listed: Vec::new(),
+        stores: Default::default(),
     };
     let config = ReplicaConfig {
         id: ReplicaId(4),

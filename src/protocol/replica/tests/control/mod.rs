@@ -4,10 +4,12 @@ mod catching_up;
 mod closed;
 mod forgetting;
 mod freezing;
+mod listing;
+mod membership;
 mod operator;
 
 use super::*;
-use crate::protocol::message::{BATCH_MAX, Frozen, Waits};
+use crate::protocol::message::{BATCH_MAX, Frozen, ListPage, Waits};
 use crate::protocol::paxos::log::{LogMessage, LogRecord};
 use crate::protocol::types::{Configuration, Entry, Generations, Listed, Member, Open, Settle};
 
@@ -43,12 +45,12 @@ pub(super) fn listed(sequence: u32) -> Listed {
     }
 }
 
-pub(super) fn chosen(slot: u64, entry: Entry) -> Record {
+pub(in super::super) fn chosen(slot: u64, entry: Entry) -> Record {
     Record::Chosen { slot, entry }
 }
 
 /// What these entries come to.
-pub(super) fn generations(entries: &[Entry]) -> Generations {
+pub(in super::super) fn generations(entries: &[Entry]) -> Generations {
     let mut generations = Generations::genesis(configuration(&[1, 2, 3]));
     for entry in entries {
         generations.apply(entry);
@@ -67,7 +69,7 @@ pub(super) fn chosen_all(entries: &[Entry]) -> Vec<Record> {
 }
 
 /// Replica `me` of three, which has learned these entries and saved these records.
-pub(super) fn knowing(me: u32, entries: &[Entry], saved: impl Into<Vec<Record>>) -> Rig {
+pub(in super::super) fn knowing(me: u32, entries: &[Entry], saved: impl Into<Vec<Record>>) -> Rig {
     let mut records = saved.into();
     records.extend(chosen_all(entries));
     Rig::with(config(me, 3), records)
@@ -91,12 +93,16 @@ pub(super) fn log(message: LogMessage<Entry>) -> Message {
     Message::Log(message)
 }
 
-pub(super) fn learn(slot: u64, entry: Entry) -> Message {
+pub(in super::super) fn learn(slot: u64, entry: Entry) -> Message {
     log(LogMessage::Chosen { slot, entry })
 }
 
 pub(super) fn fetch(slot: u64) -> Message {
-    Message::Fetch { slot, after: None }
+    Message::Fetch {
+        slot,
+        after: None,
+        after_name: None,
+    }
 }
 
 pub(super) fn state(entries: &[Entry], listed: impl Into<Vec<Listed>>) -> Message {
@@ -105,6 +111,7 @@ pub(super) fn state(entries: &[Entry], listed: impl Into<Vec<Listed>>) -> Messag
         after: None,
         listed: listed.into(),
         more: false,
+        stores: Box::default(),
     }
 }
 
@@ -214,4 +221,44 @@ pub(super) fn accepted(rig: &mut Rig) -> Effects<Replica> {
     });
     rig.hear(replica(3), accepted.clone());
     rig.hear(replica(2), accepted)
+}
+
+/// Replica 1 leads with generation 1 alone; nothing is to be settled.
+pub(in super::super) fn leading_the_first(config: ReplicaConfig) -> Rig {
+    let log_config = LogConfig {
+        silence_ticks: 1,
+        silence_ticks_max: 1,
+        heartbeat_ticks: 1_000,
+        stagger_ticks: 0,
+    };
+    let mut rig = Rig::with(
+        ReplicaConfig {
+            log: log_config,
+            ..config
+        },
+        Vec::new(),
+    );
+    rig.tick();
+    for from in [2, 3] {
+        rig.hear(
+            replica(from),
+            log(LogMessage::Promise {
+                slot: 0,
+                ballot: ballot(1, 1),
+                accepted: None,
+            }),
+        );
+    }
+    assert!(rig.replica.is_leading());
+    rig
+}
+
+/// The entry that replica 1 has proposed in slot 0 is chosen.
+pub(in super::super) fn choose(rig: &mut Rig) -> Effects<Replica> {
+    let accepted = log(LogMessage::Accepted {
+        slot: 0,
+        ballot: ballot(1, 1),
+    });
+    rig.hear(replica(2), accepted.clone());
+    rig.hear(replica(3), accepted)
 }

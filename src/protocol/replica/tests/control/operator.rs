@@ -11,38 +11,27 @@ fn reconfigure(latest: u32, ids: &[u32]) -> Message {
     }
 }
 
-fn declined(declined: Declined) -> Effects<Replica> {
-    sends([(operator(), Message::Declined(declined))])
+fn probe(slot: u64) -> Message {
+    Message::Probe { slot }
 }
 
-/// Replica 1 leads with generation 1 alone; nothing is to be settled.
-fn leading_the_first(config: ReplicaConfig) -> Rig {
-    let log_config = LogConfig {
-        silence_ticks: 1,
-        silence_ticks_max: 1,
-        heartbeat_ticks: 1_000,
-        stagger_ticks: 0,
-    };
-    let mut rig = Rig::with(
-        ReplicaConfig {
-            log: log_config,
-            ..config
-        },
-        Vec::new(),
-    );
-    rig.tick();
-    for from in [2, 3] {
-        rig.hear(
-            replica(from),
-            log(LogMessage::Promise {
-                slot: 0,
-                ballot: ballot(1, 1),
-                accepted: None,
-            }),
-        );
+/// These answer that they know the log up to this slot.
+fn probed(rig: &mut Rig, from: &[u32], slot: u64) -> Effects<Replica> {
+    let mut out = nothing();
+    for id in from {
+        out = rig.hear(replica(*id), Message::Probed { slot });
     }
-    assert!(rig.replica.is_leading());
-    rig
+    out
+}
+
+fn dials(ids: &[u32]) -> ReplicaNotice {
+    let all = configuration(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    let members = all.members();
+    ReplicaNotice::Dial(members.filter(|it| ids.contains(&it.id.0)).collect())
+}
+
+fn declined(declined: Declined) -> Effects<Replica> {
+    sends([(operator(), Message::Declined(declined))])
 }
 
 fn first() -> Rig {
@@ -57,21 +46,17 @@ fn accept(entry: Entry) -> Message {
     })
 }
 
-fn choose(rig: &mut Rig) -> Effects<Replica> {
-    let accepted = log(LogMessage::Accepted {
-        slot: 0,
-        ballot: ballot(1, 1),
-    });
-    rig.hear(replica(2), accepted.clone());
-    rig.hear(replica(3), accepted)
-}
-
 #[test]
 fn a_change_of_the_membership_is_the_next_generation() {
     let mut rig = first();
     let next = open(2, &[1, 3, 4]);
     let out = rig.hear(operator(), reconfigure(1, &[1, 3, 4]));
-    assert_eq!(out, sends(to(all(), accept(next.clone()))));
+    let asked = sends(to([replica(3), replica(4)], probe(0)));
+    assert_eq!(out.send, asked.send);
+    assert_eq!(out.notify, [dials(&[4])], "it is none of the cluster's yet");
+    let out = probed(&mut rig, &[4], 0);
+    assert_eq!(out.send, sends(to(all(), accept(next.clone()))).send);
+    assert_eq!(out.notify, [dials(&[])]);
     let out = choose(&mut rig);
     let round = Record::Log(LogRecord::Round { round: 2 });
     assert_eq!(out.save, [round, chosen(0, next.clone())]);
@@ -102,6 +87,8 @@ fn an_address_moves_with_the_next_generation() {
             configuration: configuration.clone(),
         },
     );
+    // It is heard where it still is.
+    probed(&mut rig, &[2], 0);
     choose(&mut rig);
     assert_eq!(rig.replica.generations().in_force(), Some(&configuration));
     assert!(rig.replica.is_leading(), "the acceptors are the same");
@@ -150,7 +137,10 @@ fn a_name_that_was_ever_used_is_used() {
     let used = declined(Declined::UsedId(ReplicaId(4)));
     assert_eq!(rig.hear(operator(), reconfigure(3, &[1, 2, 4])), used);
     let out = rig.hear(operator(), reconfigure(3, &[1, 2, 10]));
-    assert!(out.send.len() >= 3, "{out:?}");
+    assert_eq!(
+        out.send,
+        sends(to([replica(2), replica(10)], probe(2))).send
+    );
 }
 
 #[test]
@@ -181,6 +171,7 @@ fn too_many_unsettled_generations_are_no_place_for_another() {
 fn an_entry_that_lost_its_slot_is_not_proposed_again() {
     let mut rig = first();
     rig.hear(operator(), reconfigure(1, &[1, 2, 3]));
+    probed(&mut rig, &[2], 0);
     let other = open(2, &[1, 2, 4]);
     let out = rig.hear(replica(2), learn(0, other.clone()));
     let told = (
@@ -195,6 +186,7 @@ fn an_entry_that_lost_its_slot_is_not_proposed_again() {
 fn deposed() -> Rig {
     let mut rig = first();
     rig.hear(operator(), reconfigure(1, &[1, 2, 3]));
+    probed(&mut rig, &[2], 0);
     let ballot = ballot(4, 2);
     rig.hear(replica(2), log(LogMessage::Lead { slot: 0, ballot }));
     let to_operator = |out: Effects<Replica>| out.send.iter().any(|(to, _)| *to == operator());
@@ -239,9 +231,27 @@ fn what_a_connected_participant_will_apply_is_not_released() {
     let release = || Message::Release { id: id(1) };
     let connected = Declined::Connected("b".parse().unwrap());
     assert_eq!(rig.hear(operator(), release()), declined(connected));
-    rig.hear(b(), applied(id(1), branch("b", 1)));
+    // Another store of that name is not the one that the commit waits for.
+    rig.disconnect(session("b", 9));
+    let other = Branch {
+        store: StoreId::from_u128(2),
+        ..branch("b", 9)
+    };
+    rig.connect(Peer::Session(other));
+    rig.connect(session("a", 9));
+    let connected = Declined::Connected("a".parse().unwrap());
+    assert_eq!(rig.hear(operator(), release()), declined(connected));
+    let unproven = Message::Unproven {
+        id: id(1),
+        branch: branch("a", 1),
+    };
+    assert_eq!(rig.hear(session("a", 9), unproven), nothing());
     let out = rig.hear(operator(), release());
-    assert_eq!(out.send.len(), 3, "it waits for a alone");
+    assert_eq!(
+        out.send.len(),
+        3,
+        "a has no proof, and the store of b is away"
+    );
 }
 
 #[test]
@@ -304,17 +314,27 @@ fn generations_turn_with_time() {
 fn generations_turn_with_their_transactions() {
     let config = ReplicaConfig {
         generation_transactions_max: 2,
+        generation_ticks_min: 0,
         undecided_max: 100,
         ..config(1, 3)
     };
     let mut rig = leading_the_first(config);
+    let next = (replica(2), accept(open(2, &[1, 2, 3])));
+    let opens = |rig: &mut Rig| (0..3).any(|_| rig.tick().send.contains(&next));
     rig.hear(a(), vote(1, Prepared));
-    rig.wait_quietly(3);
-    rig.hear(a(), vote(2, Aborted));
-    let next = open(2, &[1, 2, 3]);
-    assert_eq!(rig.wait(), (1, sends(to(all(), accept(next)))));
+    rig.hear(b(), vote(1, Prepared));
+    assert!(!opens(&mut rig), "one");
+    // A branch that votes in transactions of its own counts for nothing.
+    for sequence in 10..20 {
+        rig.hear(a(), vote(sequence, Aborted));
+        let id = CommitId::new(txn(sequence), &only_a());
+        rig.hear(a(), cast(id, only_a(), Prepared));
+    }
+    assert!(!opens(&mut rig), "still one");
+    rig.hear(initiator(), Message::BeginCommit(begin(id(2), ab())));
+    assert!(opens(&mut rig), "two");
     choose(&mut rig);
-    rig.wait_quietly(3);
+    assert_eq!(rig.replica.generations().latest(), 2);
 }
 
 #[test]

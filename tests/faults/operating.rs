@@ -1,0 +1,241 @@
+//! What an operator does by the tool, and what befalls a replica's process: signals, and a data directory
+//! that disappears under it.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use paxos_commit::initiator::Outcome;
+use paxos_commit::protocol::paxos::ReplicaId;
+
+use crate::bank::{Bank, free_address, program, until};
+
+/// The words of a command that asks.
+fn question<'w>(words: &[&'w str], access: &'w str) -> Vec<&'w str> {
+    [words, &["--access", access]].concat()
+}
+
+fn access(bank: &Bank) -> String {
+    let file = bank.dir().join("operator-admin/access.toml");
+    file.to_str().unwrap().to_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The counter-example: of an id with one wrong digit the answer is "abort was chosen; it is final",
+/// with exit code 0, and the transaction that was meant commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_with_a_wrong_digit_aborts_nothing() {
+    let mut bank = Bank::open().await;
+    let access = access(&bank);
+    let mut txn = bank.shop.begin().await.unwrap();
+    for ledger in &bank.ledgers {
+        let branch = ledger.participant.branch(txn.id()).await.unwrap();
+        ledger.store.work(&branch).put("k", "v").unwrap();
+        txn.enlist(branch.ticket()).unwrap();
+    }
+    let id = txn.plan().await.unwrap().id();
+    let mut wrong = id;
+    wrong.txn.nonce ^= 0x10;
+    for word in [wrong.to_string(), wrong.txn.to_string(), id.to_string()] {
+        let output = bank.run(&question(&["txn", "abort", &word], &access));
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+        let error = stderr(&output);
+        assert!(error.contains("no replica that answers knows"), "{error}");
+        assert!(error.contains("nothing was done"), "{error}");
+    }
+    assert_eq!(txn.commit().await, Ok(Outcome::Committed));
+    // Whichever way it is printed, it is the same transaction.
+    for word in [id.to_string(), id.txn.to_string()] {
+        let shown = bank.run(&question(&["txn", "show", &word], &access));
+        assert!(stdout(&shown).contains("commit"), "{}", stdout(&shown));
+        let output = bank.run(&question(&["txn", "abort", &word], &access));
+        assert_eq!(output.status.code(), Some(1));
+        let error = stderr(&output);
+        assert!(error.contains("commit had been chosen"), "{error}");
+        let output = bank.run(&question(&["txn", "release", &word], &access));
+        let error = stderr(&output);
+        assert!(error.contains("not among the settled commits"), "{error}");
+    }
+    bank.kill(1).await;
+    bank.close();
+}
+
+/// The counter-example: "nothing is undecided", with exit code 0, while a majority is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_list_says_that_it_is_partial() {
+    let mut bank = Bank::open().await;
+    let access = access(&bank);
+    let whole = bank.run(&question(&["txn", "list"], &access));
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    assert!(stdout(&whole).contains("nothing is undecided"));
+    bank.kill(3).await;
+    let most = bank.run(&question(&["txn", "list"], &access));
+    assert!(most.status.success(), "a majority answers");
+    assert!(
+        stdout(&most).contains("replica 3 did not answer"),
+        "{}",
+        stdout(&most)
+    );
+    bank.kill(2).await;
+    let partial = bank.run(&question(&["txn", "list"], &access));
+    assert_eq!(partial.status.code(), Some(5), "{}", stdout(&partial));
+    assert!(!stdout(&partial).contains("nothing is undecided"));
+    assert!(stderr(&partial).contains("partial"), "{}", stderr(&partial));
+    let partial = bank.run(&question(&["txn", "list", "--json"], &access));
+    assert_eq!(partial.status.code(), Some(5));
+    let json: serde_json::Value = serde_json::from_slice(&partial.stdout).unwrap();
+    assert_eq!(json["partial"], true);
+}
+
+/// The counter-example: `paxos-commit status | head -1` panics.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_is_no_panic() {
+    let bank = Bank::open().await;
+    let access = access(&bank);
+    for words in [
+        &["status"][..],
+        &["txn", "list"],
+        &["participant", "list", "--json"],
+    ] {
+        let mut command = Command::new(program());
+        command.args(question(words, &access));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(stderr(&output), "", "{words:?}");
+        assert!(output.status.success(), "{words:?}");
+    }
+}
+
+/// Each line is said once, and for people who read files: without colours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_says_what_happens_to_it() {
+    let mut bank = Bank::open().await;
+    bank.transfer().await;
+    let log = bank.dir().join("replica-3.log");
+    bank.replace(2, 4).await;
+    for words in [
+        "waiting for other replicas to answer",
+        "serving",
+        "a replica leads the control log",
+        "generation opened",
+        "the replicas are",
+    ] {
+        until(words, async || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            text.contains(words).then_some(())
+        })
+        .await;
+    }
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert!(
+        !text.contains("fjall::") && !text.contains("lsm_tree"),
+        "{text}"
+    );
+    assert_eq!(text.matches("waiting for other").count(), 1, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_goes_away_does_not_end_a_replica() {
+    let mut bank = Bank::open().await;
+    for id in 1..=3 {
+        let process = bank.cluster.process_id(ReplicaId(id)).expect("it runs");
+        let hang_up = Command::new("kill")
+            .args(["-HUP", &process.to_string()])
+            .status();
+        assert!(hang_up.unwrap().success());
+    }
+    for id in 1..=3 {
+        let log = bank.dir().join(format!("replica-{id}.log"));
+        until("it says so", async || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            text.contains("SIGHUP").then_some(())
+        })
+        .await;
+    }
+    bank.transfer().await;
+    bank.audit_all(&[1, 2, 3]).await;
+    bank.close();
+}
+
+/// The counter-example: it goes on, and what it answers for is in files that no process can open again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_that_disappears_ends_its_replica() {
+    let mut bank = Bank::open().await;
+    bank.transfer().await;
+    let (data, aside) = (bank.data(3), bank.scratch("aside"));
+    for another in [false, true] {
+        fs::rename(&data, &aside).unwrap();
+        if another {
+            fs::create_dir(&data).unwrap();
+        }
+        let words = bank.ends(3).await;
+        assert!(words.contains("exit status: 1"), "{words}");
+        assert!(words.contains("has gone under this replica"), "{words}");
+        assert!(words.contains(data.to_str().unwrap()), "{words}");
+        bank.kill(3).await;
+        bank.transfer().await;
+        if another {
+            fs::remove_dir_all(&data).unwrap();
+        }
+        fs::rename(&aside, &data).unwrap();
+        bank.start_well(3).await;
+    }
+    bank.transfer().await;
+    bank.audit_all(&[1, 2, 3]).await;
+    bank.close();
+}
+
+/// Nothing is left of a change that another one has overtaken; and the same words go on where they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_operators_the_one_that_loses_leaves_nothing_behind() {
+    let mut bank = Bank::open().await;
+    let dir = bank.dir();
+    let access = access(&bank);
+    let other = bank.scratch("other-operator");
+    crate::files::copy(&dir, &other);
+    let addresses = [free_address(), free_address()];
+    let words = |dir: &std::path::Path, address: &str| {
+        let dir = dir.to_str().unwrap();
+        let words = [
+            "cluster", "replace", "--wait", "0", "--dir", dir, "--access", &access, "3", address,
+        ];
+        words.map(str::to_owned)
+    };
+    let run = |words: [String; 10]| Command::new(program()).args(words).output().unwrap();
+    // The other operator makes replica 4, and does not start it.
+    let unheard = run(words(&other, &addresses[1]));
+    assert_eq!(unheard.status.code(), Some(1));
+    assert!(
+        stderr(&unheard).contains("not heard: replica 4"),
+        "{}",
+        stderr(&unheard)
+    );
+    assert!(other.join("replica-4/replica.toml").exists());
+    // This one makes its own, starts it, and is done.
+    assert!(!run(words(&dir, &addresses[0])).status.success());
+    bank.start_well(4).await;
+    let done = run(words(&dir, &addresses[0]));
+    assert!(done.status.success(), "{}", stderr(&done));
+    let again = run(words(&dir, &addresses[0]));
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert!(
+        stdout(&again).contains("has taken the place"),
+        "{}",
+        stdout(&again)
+    );
+    let lost = run(words(&other, &addresses[1]));
+    assert_eq!(lost.status.code(), Some(1));
+    let error = stderr(&lost);
+    assert!(error.contains("replica 3 is none of"), "{error}");
+    let left = other.join("replica-4");
+    assert!(!left.exists(), "{}", stdout(&lost));
+}
