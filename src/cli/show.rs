@@ -34,7 +34,10 @@ pub(super) fn state_text(state: &State) -> String {
                 why.push(format!("replica {} silent", ids.join(", ")));
             }
             if why.is_empty() {
-                why.push("a ballot is under way, or its roster is unknown here".into());
+                why.push(
+                    "what a majority of the replicas has saved is not known here yet, or its roster is not"
+                        .into(),
+                );
             }
             format!("undecided: {}", why.join("; "))
         }

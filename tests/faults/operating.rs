@@ -52,8 +52,12 @@ async fn an_id_with_a_wrong_digit_aborts_nothing() {
     assert_eq!(txn.commit().await, Ok(Outcome::Committed));
     // Whichever way it is printed, it is the same transaction.
     for word in [id.to_string(), id.txn.to_string()] {
-        let shown = bank.run(&question(&["txn", "show", &word], &access));
-        assert!(stdout(&shown).contains("commit"), "{}", stdout(&shown));
+        // Whoever waits for an outcome has it before the replicas have told each other.
+        until("a replica knows the outcome", async || {
+            let shown = bank.run(&question(&["txn", "show", &word], &access));
+            stdout(&shown).contains("commit: ").then_some(())
+        })
+        .await;
         let output = bank.run(&question(&["txn", "abort", &word], &access));
         assert_eq!(output.status.code(), Some(1));
         let error = stderr(&output);
