@@ -52,7 +52,8 @@ pub(super) async fn hear_peers(
         .map_or_else(BTreeSet::new, |configuration| {
             configuration.acceptors().iter().collect()
         });
-    if members.is_empty() {
+    let is_new = members.is_empty();
+    if is_new {
         members = seeds.iter().map(|member| member.id).collect();
     }
     members.remove(&me);
@@ -72,7 +73,8 @@ pub(super) async fn hear_peers(
             .difference(&heard_of)
             .map(ToString::to_string)
             .collect();
-        told = told.tell(needed, &silent.join(", "), links);
+        let is_alone = heard_of.is_disjoint(&members);
+        told = told.tell(needed, &silent.join(", "), is_alone, is_new);
         let _ = tokio::time::timeout(told.pause(), heard).await;
     }
 }
@@ -93,7 +95,7 @@ impl Told {
         }
     }
 
-    fn tell(self, needed: usize, silent: &str, links: &Links) -> Told {
+    fn tell(self, needed: usize, silent: &str, is_alone: bool, is_new: bool) -> Told {
         match self {
             Told::Nothing => {
                 tracing::info!(
@@ -103,12 +105,21 @@ impl Told {
                 );
                 Told::Waiting
             }
-            Told::Waiting if links.lsns().heard.is_empty() => {
+            Told::Waiting if is_alone && is_new => {
+                tracing::warn!(
+                    replicas = silent,
+                    "no replica that this new one was told of has answered: they are down, or were \
+                     replaced. Start them, or name replicas that are up in its replica.toml \
+                     ([[replica]])"
+                );
+                Told::Alone
+            }
+            Told::Waiting if is_alone => {
                 tracing::warn!(
                     replicas = silent,
                     "no replica that this one knows has answered: they are down, or were replaced while \
-                     this one was. Ask `paxos-commit cluster retire` whether it is still needed; if it is, \
-                     name replicas that are up in its replica.toml ([[replica]])"
+                     this one was down. Ask `paxos-commit cluster retire` about this replica: if it may \
+                     go, delete it; if it is still needed, start them again"
                 );
                 Told::Alone
             }

@@ -78,8 +78,17 @@ enum Stranger {
     Lost(&'static str, String),
 }
 
+/// The kind of refusal by a replica that does not serve yet, or no longer.
+const NOT_SERVING: &str = "not_serving";
+
 fn turn_away(links: &Links, address: SocketAddr, kind: &'static str, error: &str) {
-    if let Some(unlogged) = links.refusals.note(kind) {
+    let Some(unlogged) = links.refusals.note(kind) else {
+        return;
+    };
+    // Whoever comes while a replica starts comes again; it says itself that it does not serve yet.
+    if kind == NOT_SERVING {
+        tracing::debug!(%address, kind, error, unlogged, "somebody was not let in");
+    } else {
         tracing::info!(%address, kind, error, unlogged, "somebody was not let in");
     }
 }
@@ -212,7 +221,7 @@ fn kind(refusal: &Refusal) -> &'static str {
         Refusal::Identity { .. } => "identity",
         Refusal::Configuration { .. } => "configuration",
         Refusal::Amnesia { .. } => "amnesia",
-        Refusal::NotServing(_) => "not_serving",
+        Refusal::NotServing(_) => NOT_SERVING,
         Refusal::NoHello => "no_hello",
         Refusal::TooMany { .. } => "too_many",
         Refusal::TooManyOfAName { .. } => "too_many_of_a_name",

@@ -417,7 +417,10 @@ async fn read(
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(%replica, %error, "connection ended");
-                Close::Forbidden.close(connection);
+                // One that has ended keeps its own reason, by which it is known whose end it was.
+                if connection.close_reason().is_none() {
+                    Close::Forbidden.close(connection);
+                }
                 return;
             }
         };

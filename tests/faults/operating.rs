@@ -8,6 +8,7 @@ use paxos_commit::initiator::Outcome;
 use paxos_commit::protocol::paxos::ReplicaId;
 
 use crate::bank::{Bank, free_address, program, until};
+use crate::membership::TUNING;
 
 /// The words of a command that asks.
 fn question<'w>(words: &[&'w str], access: &'w str) -> Vec<&'w str> {
@@ -118,6 +119,41 @@ async fn a_reader_that_goes_away_is_no_panic() {
     }
 }
 
+/// The counter-example: replica 3 was removed while it was down, and those that it knows have all been
+/// replaced since, and are gone. It waits for ever, and says no more than for whom.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_known_peers_are_all_gone_says_what_to_do() {
+    let mut bank = Bank::open().await;
+    let dir = bank.dir();
+    for id in [1, 2, 3] {
+        let file = dir.join(format!("replica-{id}/replica.toml"));
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("{text}\n[tuning]\n{TUNING}\n")).unwrap();
+        bank.kill(id).await;
+    }
+    bank.launch(1);
+    bank.launch(2);
+    for (old, new) in [(3, 4), (1, 5), (2, 6)] {
+        bank.replace(old, new).await;
+    }
+    // They end by themselves when nothing is left that they decide.
+    for id in [1, 2] {
+        bank.ends(id).await;
+    }
+    bank.launch(3);
+    let log = dir.join("replica-3.log");
+    until("replica 3 says what to do", async || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.contains("Ask `paxos-commit cluster retire`")
+            .then_some(())
+    })
+    .await;
+    let words = ["cluster", "retire", "--dir", dir.to_str().unwrap(), "3"];
+    let output = bank.run(&question(&words, &access(&bank)));
+    assert!(stdout(&output).contains("may go"), "{output:?}");
+    bank.transfer().await;
+}
+
 /// Each line is said once, and for people who read files: without colours.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_says_what_happens_to_it() {
@@ -125,9 +161,12 @@ async fn a_replica_says_what_happens_to_it() {
     bank.transfer().await;
     let log = bank.dir().join("replica-3.log");
     bank.replace(2, 4).await;
+    bank.kill(1).await;
     for words in [
         "waiting for other replicas to answer",
         "serving",
+        "connected to a replica",
+        "lost the connection to a replica",
         "a replica leads the control log",
         "generation opened",
         "the replicas are",

@@ -87,6 +87,8 @@ async fn until_prepared(scene: &mut Scene) -> (i64, JoinHandle<Known>, Held) {
 async fn everything_dies_while_the_branches_stand_prepared() {
     let mut scene = Scene::open().await;
     for round in 0..5 {
+        // (A vote that a killed session is asked for never comes, and two dead replicas end nothing.)
+        scene.only_the_living().await;
         let (number, transaction, held) = until_prepared(&mut scene).await;
         let replicas = scene.cluster.replicas();
         let gone = [replicas[round % 3], replicas[(round + 1) % 3]];

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use paxos_commit::cluster::ProcessCluster;
 use paxos_commit::cluster::servers::{ThrowawayMariadb, ThrowawayPostgres};
 use paxos_commit::initiator::{CommitError, Initiator, Known, Outcome};
+use paxos_commit::operator::Operator;
 use paxos_commit::participant::{Participant, ResourceManager};
 use paxos_commit::protocol::types::Request;
 use paxos_commit::resource::mariadb::mysql_async::prelude::Queryable;
@@ -59,6 +60,7 @@ pub(crate) struct Scene {
     postgres: ThrowawayPostgres,
     mariadb: ThrowawayMariadb,
     pub(crate) initiator: Initiator,
+    operator: Operator,
     pub(crate) cluster: ProcessCluster,
     _folder: TempDir,
     next: i64,
@@ -92,7 +94,9 @@ impl Scene {
             .connect()
             .await
             .unwrap();
+        let access = access(Role::Operator("admin".parse().unwrap()));
         let mut scene = Scene {
+            operator: Operator::connect(access, LONG).await.unwrap(),
             services: BTreeMap::new(),
             accesses: accesses.into(),
             taps: taps.into(),
@@ -135,6 +139,26 @@ impl Scene {
         };
         let service = Service::start(kind, url, self.accesses[&kind].clone()).await;
         self.services.insert(kind, service);
+    }
+
+    /// Waits until every replica knows one session of each service: those that were killed have no name
+    /// left under which anybody could ask them for a vote.
+    pub(crate) async fn only_the_living(&mut self) {
+        let one_of_each = async {
+            loop {
+                let said = self.operator.status().await;
+                let is_so = said.values().all(|report| {
+                    let participants = report.iter().flat_map(|report| &report.participants);
+                    participants.map(|(_, sessions)| *sessions).eq([1, 1])
+                });
+                if is_so {
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let waited = tokio::time::timeout(LONG, one_of_each).await;
+        waited.expect("one session of each service");
     }
 
     /// It is gone, with all that it had in memory, and its connections with it.
