@@ -30,6 +30,16 @@ fn hostile_clients_harm_no_honest_transaction() {
     println!("{total}");
 }
 
+/// What was found by more seeds than a run of the tests has.
+#[test]
+fn seeds_that_found_something() {
+    for seed in [7_096] {
+        if let Err(failure) = run(seed, Weather::Swarm, HOSTILE) {
+            panic!("{failure}");
+        }
+    }
+}
+
 /// Two honest participants and a hostile one, which does nothing but contradict itself.
 fn contradict(seed: u64, options: Options) -> Result<Stats, Failure> {
     let hostile = HostilePlan {

@@ -41,7 +41,11 @@ impl World {
             }
             let mut unapplied = host.unapplied();
             if let Some(id) = unapplied.find(|id| !self.waits_for_hostile_only(host, id)) {
-                return Some(format!("replica {}: {id} is not applied", index + 1));
+                let state = host.state(id);
+                return Some(format!(
+                    "replica {}: {id} is not applied: {state:?}",
+                    index + 1
+                ));
             }
         }
         for (index, node) in self.sessions.iter().enumerate() {

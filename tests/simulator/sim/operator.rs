@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use paxos_commit::protocol::message::Message;
 use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::protocol::replica::Records;
-use paxos_commit::protocol::types::{Configuration, Generations, Member, Peer};
+use paxos_commit::protocol::types::{Configuration, Generations, Member, ParticipantName, Peer};
 
 use super::plan::{MILLISECOND, SECOND};
 use super::stats::{Fault, Sometimes};
@@ -168,6 +168,13 @@ impl World {
     /// Whether this participant never comes back.
     pub fn is_dead(&self, participant: usize) -> bool {
         self.gone.contains(&At::Session(participant))
+    }
+
+    /// Whether the participant of this name never comes back.
+    pub fn never_returns(&self, name: &ParticipantName) -> bool {
+        let participants = 0..self.plan.participants;
+        let mut gone = participants.filter(|participant| self.is_dead(*participant));
+        gone.any(|participant| name.as_str() == format!("p{participant}"))
     }
 
     /// Lets go of what waits for a participant that is gone for good.

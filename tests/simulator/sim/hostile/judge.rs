@@ -18,7 +18,7 @@ use paxos_commit::protocol::paxos::ReplicaId;
 use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
 use paxos_commit::protocol::replica::Record;
 use paxos_commit::protocol::types::{
-    CommitId, Entry, InitiatorId, Outcome, Peer, Roster, RosterDigest, TxnId,
+    Branch, CommitId, Entry, InitiatorId, Outcome, Peer, Roster, RosterDigest, TxnId,
 };
 use paxos_commit::protocol::{Participant, Replica};
 
@@ -309,15 +309,20 @@ impl World {
         self.numbers.len() + self.hostile.drawn as usize
     }
 
-    /// Whether this replica keeps the instance for hostile branches only: nobody else waits.
+    /// Whether this replica keeps the instance for a hostile branch, and for nobody else who could still
+    /// apply it. (As long as the store of a branch is connected and has not said that it has no proof,
+    /// no operator lets its commit go. So a hostile branch also keeps what a participant that is gone for
+    /// good has not applied: seed 7096.)
     pub fn waits_for_hostile_only(&self, host: &Replica, id: &CommitId) -> bool {
         if !self.is_attacked() {
             return false;
         }
         match host.state(id) {
             Some(State::Decided { unapplied, .. }) => {
-                let mut unapplied = unapplied.iter();
-                unapplied.all(|branch| is_hostile_name(&branch.participant))
+                let is_hostile = |branch: &Branch| is_hostile_name(&branch.participant);
+                let is_gone = |branch: &Branch| self.never_returns(&branch.participant);
+                unapplied.iter().any(is_hostile)
+                    && unapplied.iter().all(|it| is_hostile(it) || is_gone(it))
             }
             Some(State::Undecided { .. }) | None => false,
         }
