@@ -318,6 +318,8 @@ impl World {
             return false;
         }
         match host.state(id) {
+            // The leader has not heard of it: a hostile branch told this replica alone.
+            Some(State::Decided { unapplied, .. }) if unapplied.is_empty() => !self.is_judged(id),
             Some(State::Decided { unapplied, .. }) => {
                 let is_hostile = |branch: &Branch| is_hostile_name(&branch.participant);
                 let is_gone = |branch: &Branch| self.never_returns(&branch.participant);
