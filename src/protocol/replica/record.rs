@@ -12,7 +12,8 @@ use crate::protocol::types::{
     Applies, CommitId, Configuration, Entry, Generations, Listed, Outcome, Roster, Stores, Vote,
 };
 
-use super::{Lookup, Replica, Stored};
+use super::front::Stored;
+use super::recalling::Lookup;
 
 /// What a replica saves.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -112,6 +113,23 @@ impl Record {
             | Record::Frozen { .. }
             | Record::Chosen { .. }
             | Record::State { .. } => None,
+        }
+    }
+
+    /// Whether it is about the control log, and not about transactions.
+    pub(super) fn is_of_log(&self) -> bool {
+        match self {
+            Record::Log(_)
+            | Record::Frozen { .. }
+            | Record::Chosen { .. }
+            | Record::State { .. } => true,
+            Record::Vote { .. }
+            | Record::Promise { .. }
+            | Record::Accept { .. }
+            | Record::Committed { .. }
+            | Record::Finished { .. }
+            | Record::Disputed { .. }
+            | Record::Round { .. } => false,
         }
     }
 
@@ -249,7 +267,7 @@ impl Records {
     pub fn look_up(&self, lookup: Lookup) -> impl Iterator<Item = Record> + '_ {
         let ids = match lookup {
             Lookup::Instance(id) => id..=id,
-            Lookup::Transaction(txn) => Replica::of_txn(txn),
+            Lookup::Transaction(txn) => CommitId::all_of(txn),
         };
         let found = self.transactions.range(ids);
         found.flat_map(|(_, records)| records).cloned()

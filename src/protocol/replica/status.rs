@@ -5,50 +5,42 @@ use std::ops::RangeBounds;
 
 use crate::protocol::message::State;
 use crate::protocol::paxos::ReplicaId;
-use crate::protocol::types::{Branch, CommitId, Outcome, ParticipantName};
+use crate::protocol::types::{Branch, CommitId, Generations, Outcome, ParticipantName, Stores};
 
 use super::Replica;
-use super::instance::{Instance, Phase};
 
 impl Replica {
     /// The instances whose outcome is not known here, oldest first.
     pub fn undecided(&self) -> impl Iterator<Item = &CommitId> + '_ {
-        self.in_phase(Phase::Undecided)
+        self.commit.undecided()
     }
 
     /// The commits that some branch has not said that it applied, oldest first.
     pub fn unapplied(&self) -> impl Iterator<Item = &CommitId> + '_ {
-        self.in_phase(Phase::Committed)
+        self.commit.unapplied()
+    }
+
+    /// The settled commits that wait for a branch, or for the entry that takes them off the list,
+    /// oldest first. Those whose participant is gone for good stay until an operator releases them.
+    pub fn listed(&self) -> impl Iterator<Item = &CommitId> + '_ {
+        self.commit.listed(self.control.generations())
     }
 
     /// The outcome of `id`, if it is in memory and known.
     pub fn outcome(&self, id: &CommitId) -> Option<Outcome> {
-        // What is under way first: it is what most messages are about, and there is little of it.
-        self.outcome_of(id, self.instances.get(id))
-    }
-
-    /// The same, by whoever has looked up already what is under way.
-    pub(super) fn outcome_of(&self, id: &CommitId, known: Option<&Instance>) -> Option<Outcome> {
-        match known.map(|instance| instance.phase) {
-            Some(Phase::Undecided) => None,
-            Some(Phase::Committed) => Some(Outcome::Commit),
-            None => self.finished.get(id).map(|end| end.outcome),
-        }
+        self.commit.outcome(id)
     }
 
     /// How many transactions are in memory, finished ones among them that were not evicted.
     pub fn remembered(&self) -> usize {
-        self.instances.len() + self.finished.len()
+        self.commit.remembered()
     }
 
     /// What is known of `id`, as [`Inquire`](crate::protocol::message::Message::Inquire) is answered;
     /// nothing if it is not in memory. (Whoever wants to know of one that was evicted inquires, and
     /// [recalls](super::ReplicaCommand::Recall) it before.)
     pub fn state(&self, id: &CommitId) -> Option<State> {
-        match self.instances.get(id) {
-            Some(instance) => Some(self.state_of(id, instance)),
-            None => self.finished.get(id).map(|end| finished(end.outcome)),
-        }
+        self.commit.state(id)
     }
 
     /// What is undecided, or committed and not applied by every branch, in a range of ids, each with
@@ -57,30 +49,37 @@ impl Replica {
         &self,
         range: impl RangeBounds<CommitId>,
     ) -> impl Iterator<Item = (CommitId, State)> + '_ {
-        let instances = self.instances.range(range);
-        instances.map(|(id, instance)| (*id, self.state_of(id, instance)))
+        self.commit.under_way(range)
+    }
+
+    /// The generations, as this replica knows them.
+    pub fn generations(&self) -> &Generations {
+        self.control.generations()
+    }
+
+    /// What the log says of stores, as far as it is known here.
+    pub fn stores(&self) -> &Stores {
+        self.control.stores()
+    }
+
+    /// Whether this replica leads the control log.
+    pub fn is_leading(&self) -> bool {
+        self.control.is_leading()
     }
 
     /// Who leads the control log, as far as is known here.
     pub fn log_leader(&self) -> Option<ReplicaId> {
-        self.log.as_ref()?.leader()
+        self.control.leader()
+    }
+
+    /// Whether this replica is needed no longer: no unsettled generation names it, and none ever will.
+    /// To stop it earlier takes a replica from those that must decide what is under way.
+    pub fn is_removed(&self) -> bool {
+        self.control.is_removed(self.config.id)
     }
 
     /// The participants of which a session is connected here, and those sessions.
     pub fn directory(&self) -> impl Iterator<Item = (&ParticipantName, &BTreeSet<Branch>)> + '_ {
-        self.directory.iter()
+        self.front.directory()
     }
-
-    fn in_phase(&self, phase: Phase) -> impl Iterator<Item = &CommitId> + '_ {
-        let instances = self.instances.iter();
-        instances
-            .filter(move |(_, instance)| instance.phase == phase)
-            .map(|(id, _)| id)
-    }
-}
-
-/// The state of a transaction that nobody waits for.
-pub(super) fn finished(outcome: Outcome) -> State {
-    let unapplied = Vec::new();
-    State::Decided { outcome, unapplied }
 }

@@ -2,8 +2,14 @@
 
 use crate::protocol::types::{Branch, CommitId, Member, Peer};
 
+use crate::protocol::effects::Effects;
+
+use super::Replica;
+use super::front::Stored;
 use super::record::Record;
-use super::stored::Stored;
+
+/// What follows from the steps of a replica.
+pub(super) type Out = Effects<Replica>;
 
 /// The timers of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,7 @@
 //! Questions, forced abort, and the directory of sessions.
 
-use crate::protocol::replica::instance::WAITERS_MAX;
+use crate::protocol::replica::commit::WAITERS_MAX;
+use crate::protocol::replica::front::Front;
 use crate::protocol::types::{Entering, Entry, ParticipantName};
 
 use super::*;
@@ -344,10 +345,7 @@ fn the_directory_lists_the_sessions_that_are_connected() {
     let out = rig.hear(initiator(), resolve());
     assert_eq!(out, sends([(initiator(), resolved(&[]))]));
     rig.disconnect(session("b", 3));
-    let replica = rig.replica;
-    assert!(
-        replica.directory.is_empty() && replica.presented.is_empty() && replica.clients.is_empty()
-    );
+    assert_eq!(rig.replica.front, Front::default());
 }
 
 #[test]

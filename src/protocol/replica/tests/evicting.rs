@@ -183,8 +183,7 @@ fn every_message_meets_what_it_would_have_met() {
             // And so they stay, as far as anybody can tell.
             kept.evict();
             evicted.evict();
-            assert_eq!(kept.replica.finished, evicted.replica.finished);
-            assert_eq!(kept.replica.instances, evicted.replica.instances, "{what}");
+            assert_eq!(kept.replica.commit, evicted.replica.commit, "{what}");
         }
     }
 }
@@ -220,8 +219,9 @@ fn a_leader_recalls_what_its_own_settle_lists() {
     assert_eq!(rig.replica.generations().oldest(), 2, "it was chosen");
     let id = id(1);
     assert_eq!(rig.replica.listed().collect::<Vec<_>>(), [&id]);
-    let instance = &rig.replica.instances[&id];
-    assert!(instance.is_applied(), "as it knows");
+    let generations = rig.replica.generations();
+    let applied = rig.replica.commit.listed_and_applied(generations);
+    assert_eq!(applied.collect::<Vec<_>>(), [&id], "as it knows");
 }
 
 #[test]
@@ -332,8 +332,7 @@ fn what_is_recalled_may_be_under_way() {
     assert_eq!(rig.replica.undecided().count(), 0);
     rig.command(ReplicaCommand::Recall(under_way));
     assert_eq!(rig.replica.undecided().collect::<Vec<_>>(), [&id(5)]);
-    assert_eq!(rig.replica.instances, all.replica.instances);
-    assert_eq!(rig.replica.undecided, all.replica.undecided);
+    assert_eq!(rig.replica.commit, all.replica.commit);
 }
 
 #[test]
@@ -381,5 +380,8 @@ fn what_was_taken_on_counts_although_it_is_evicted() {
         rig.hear(a(), vote(sequence, Aborted));
         rig.evict();
     }
-    assert_eq!((rig.replica.remembered(), rig.replica.begun), (0, 2));
+    assert_eq!(
+        (rig.replica.remembered(), rig.replica.commit.begun()),
+        (0, 2)
+    );
 }

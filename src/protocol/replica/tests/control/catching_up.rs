@@ -359,9 +359,9 @@ fn ages_begin_anew_with_what_a_state_brings() {
         for _ in 0..5 {
             rig.tick();
         }
-        (rig.replica.generation_age, rig.replica.closed_age)
+        rig.replica.control.ages()
     };
-    let ages = |rig: &Rig| (rig.replica.generation_age, rig.replica.closed_age);
+    let ages = |rig: &Rig| rig.replica.control.ages();
     // A new generation, and by it the first one is closed.
     let mut rig = knowing(1, &third()[..1], []);
     assert_eq!(aged(&mut rig), (5, 5));

@@ -2,7 +2,7 @@
 //!
 //! The owner of a certificate can invent transactions. Each takes a place of the name of the client
 //! that made the replica take it on: the participant of the first vote, the initiator, or the asker.
-//! Past [`undecided_max`](super::ReplicaConfig::undecided_max) undecided transactions only names with
+//! Past [`undecided_max`](ReplicaConfig::undecided_max) undecided transactions only names with
 //! few places get another one. A replica gives up nothing that it has taken on.
 //!
 //! (Counter-example to one limit for all: a participant votes, at each replica, in 100,000
@@ -33,10 +33,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
-use crate::protocol::types::{CommitId, Generations, InitiatorId, ParticipantName, Peer, TxnId};
+use crate::protocol::types::{Branch, Generations, InitiatorId, ParticipantName, Peer, TxnId};
 
-use super::Replica;
-use super::instance::{Instance, Vouched};
+use crate::protocol::replica::config::ReplicaConfig;
 
 /// Past the limit a name may have this part of it.
 const SHARES: usize = 64;
@@ -53,7 +52,7 @@ const INITIATORS_MAX: usize = 1_024;
 
 /// How many places each name has. Nothing of it is saved: after a restart every name has none.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places {
+pub(crate) struct Places {
     counts: BTreeMap<Name, Held>,
 }
 
@@ -99,11 +98,11 @@ impl Held {
 
 /// Whose places an instance takes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place(Vec<Name>);
+pub(crate) struct Place(Vec<Name>);
 
 /// What is left of an instance that ends, for those whose places it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cost {
+pub(crate) enum Cost {
     Nothing,
     /// It is counted until the generation of this transaction is settled.
     UntilSettled(TxnId),
@@ -139,6 +138,10 @@ macro_rules! all_are_equal {
 all_are_equal!(Places);
 all_are_equal!(Place);
 
+fn held_max(config: &ReplicaConfig) -> usize {
+    config.undecided_max.saturating_mul(HELD_MAX)
+}
+
 impl Name {
     fn of(peer: &Peer) -> Name {
         match peer {
@@ -150,6 +153,42 @@ impl Name {
 }
 
 impl Places {
+    /// A place for one more transaction that `from` makes this replica take on, beside `undecided`
+    /// that are under way. None if there is none.
+    pub(crate) fn admit(
+        &mut self,
+        from: &Peer,
+        txn: TxnId,
+        undecided: usize,
+        config: &ReplicaConfig,
+    ) -> Option<Place> {
+        let name = Name::of(from);
+        let (held, max) = (self.open(&name), config.undecided_max);
+        let is_refused = held >= held_max(config)
+            || self.is_spent(&name, txn, config.unvouched_max)
+            || (undecided >= max && held >= max / SHARES);
+        (!is_refused).then(|| self.take(vec![name]))
+    }
+
+    /// Whether the name of `from` has so many places that not even its votes in known transactions
+    /// are taken: what waits for it must end first.
+    pub(crate) fn is_exhausted(&self, from: &Peer, config: &ReplicaConfig) -> bool {
+        self.open(&Name::of(from)) >= held_max(config)
+    }
+
+    /// A commit still waits for these branches: it takes a place of each of their participants. (The
+    /// client that made this replica take it on is done with it.)
+    pub(crate) fn charge(&mut self, place: &mut Place, waiting: Vec<Branch>) {
+        let names = waiting.into_iter();
+        let names: BTreeSet<Name> = names
+            .map(|branch| Name::Participant(branch.participant))
+            .collect();
+        if !place.0.iter().eq(&names) {
+            self.free(&std::mem::take(place), Cost::Nothing);
+            *place = self.take(names.into_iter().collect());
+        }
+    }
+
     fn take(&mut self, names: Vec<Name>) -> Place {
         for name in &names {
             self.counts.entry(name.clone()).or_default().open += 1;
@@ -158,7 +197,7 @@ impl Places {
     }
 
     /// The instance takes these places no longer.
-    pub(super) fn free(&mut self, Place(names): &Place, cost: Cost) {
+    pub(crate) fn free(&mut self, Place(names): &Place, cost: Cost) {
         for name in names {
             let Some(held) = self.counts.get_mut(name) else {
                 continue;
@@ -175,7 +214,7 @@ impl Places {
     }
 
     /// What was spent in settled generations is given back.
-    pub(super) fn forget_settled(&mut self, generations: &Generations) {
+    pub(crate) fn forget_settled(&mut self, generations: &Generations) {
         self.counts.retain(|_, held| {
             let is_unsettled = |generation| generations.acceptors(generation).is_some();
             held.spent.retain(|generation, _| is_unsettled(*generation));
@@ -200,84 +239,5 @@ impl Places {
             Name::Initiator(_) | Name::Staff => max,
         };
         spent.all >= max || spent.of(txn.initiator) >= of_one_max
-    }
-}
-
-impl Replica {
-    /// A commit still waits for branches: it takes a place of each of their participants. (The
-    /// client that made this replica take it on is done with it.)
-    pub(super) fn charge(&mut self, id: CommitId) {
-        let Some(instance) = self.instances.get_mut(&id) else {
-            return;
-        };
-        let waiting = instance.unapplied().into_iter();
-        let names: BTreeSet<Name> = waiting
-            .map(|branch| Name::Participant(branch.participant))
-            .collect();
-        if !instance.place.0.iter().eq(&names) {
-            let before = std::mem::take(&mut instance.place);
-            self.places.free(&before, Cost::Nothing);
-            instance.place = self.places.take(names.into_iter().collect());
-        }
-    }
-
-    /// It is decided, and will most likely be applied in a moment.
-    pub(super) fn release_place(&mut self, id: CommitId) {
-        if let Some(instance) = self.instances.get_mut(&id) {
-            let cost = instance.cost(id);
-            let place = std::mem::take(&mut instance.place);
-            self.places.free(&place, cost);
-        }
-    }
-
-    /// Whether the name of `from` has so many places that not even its votes in known transactions
-    /// are taken: what waits for it must end first.
-    pub(super) fn is_exhausted(&self, from: &Peer) -> bool {
-        self.places.open(&Name::of(from)) >= self.held_max()
-    }
-
-    fn held_max(&self) -> usize {
-        self.config.undecided_max.saturating_mul(HELD_MAX)
-    }
-
-    /// The transaction is not one that a single client invents for others: it counts.
-    pub(super) fn vouch(&mut self, id: CommitId) {
-        if let Some(instance) = self.instances.get_mut(&id)
-            && instance.vouched == Vouched::No
-        {
-            instance.vouched = Vouched::Yes;
-            if id.txn.generation == self.generations.latest() {
-                self.begun = self.begun.saturating_add(1);
-            }
-        }
-    }
-
-    /// The instance `id`, made if it is new here and there is a place for it.
-    pub(super) fn take_on(
-        &mut self,
-        from: &Peer,
-        id: CommitId,
-        patience: u32,
-    ) -> Option<&mut Instance> {
-        let (held_max, max) = (self.held_max(), self.config.undecided_max);
-        match self.instances.entry(id) {
-            Entry::Occupied(known) => Some(known.into_mut()),
-            Entry::Vacant(free) => {
-                let name = Name::of(from);
-                let held = self.places.open(&name);
-                let spent_max = self.config.unvouched_max;
-                let is_full = self.undecided >= max;
-                if held >= held_max
-                    || self.places.is_spent(&name, id.txn, spent_max)
-                    || (is_full && held >= max / SHARES)
-                {
-                    return None;
-                }
-                self.undecided += 1;
-                let instance = free.insert(Instance::new(None, patience));
-                instance.place = self.places.take(vec![name]);
-                Some(instance)
-            }
-        }
     }
 }

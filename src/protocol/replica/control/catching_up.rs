@@ -1,8 +1,5 @@
 //! Catching up: what the log comes to, horizon and list together, page by page.
 
-use std::ops::Bound;
-
-use crate::protocol::effects::Effects;
 use crate::protocol::message::{Declined, Message, StoresPage};
 use crate::protocol::paxos::ReplicaId;
 use crate::protocol::paxos::log::Log;
@@ -10,7 +7,10 @@ use crate::protocol::types::{
     CommitId, Configuration, Entered, Generations, LIST_MAX, Listed, ParticipantName, Peer, Stores,
 };
 
-use super::{Record, Rejection, Replica};
+use crate::protocol::replica::record::Record;
+use crate::protocol::replica::vocabulary::{Out, Rejection};
+
+use super::{Control, Rest};
 
 /// For how many ticks a state that is being taken over may stand still before another replica's takes
 /// its place.
@@ -21,20 +21,20 @@ const NAMES_OF_A_COMMIT: usize = 16;
 
 /// Up to where a state was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     /// The last commit.
-    pub(super) after: Option<CommitId>,
+    pub(crate) after: Option<CommitId>,
     /// The last name.
-    pub(super) after_name: Option<ParticipantName>,
+    pub(crate) after_name: Option<ParticipantName>,
 }
 
 /// A page of another replica's state.
-pub(super) struct Page {
-    pub(super) generations: Generations,
-    pub(super) after: Option<CommitId>,
-    pub(super) listed: Vec<Listed>,
-    pub(super) stores: StoresPage,
-    pub(super) more: bool,
+pub(crate) struct Page {
+    pub(crate) generations: Generations,
+    pub(crate) after: Option<CommitId>,
+    pub(crate) listed: Vec<Listed>,
+    pub(crate) stores: StoresPage,
+    pub(crate) more: bool,
 }
 
 /// A state that is being taken over; nothing of it counts before it is complete.
@@ -48,9 +48,9 @@ pub(super) struct Fetching {
     patience: u32,
 }
 
-impl Replica {
+impl Control {
     /// Asks `replica` for what it has learned and this one has not.
-    pub(super) fn fetch(&self, replica: ReplicaId, out: &mut Effects<Self>) {
+    pub(super) fn fetch(&self, replica: ReplicaId, out: &mut Out) {
         // What is under way goes on where it is: a long list must not begin anew at each sign of
         // life of the leader.
         let under_way = self.fetching.as_ref();
@@ -58,7 +58,7 @@ impl Replica {
         self.fetch_from(replica, under_way.map(Fetching::cursor), out);
     }
 
-    fn fetch_from(&self, replica: ReplicaId, cursor: Option<Cursor>, out: &mut Effects<Self>) {
+    fn fetch_from(&self, replica: ReplicaId, cursor: Option<Cursor>, out: &mut Out) {
         let Cursor { after, after_name } = cursor.unwrap_or_default();
         let fetch = Message::Fetch {
             slot: self.generations.slot(),
@@ -68,34 +68,28 @@ impl Replica {
         out.send(Peer::Replica(replica), fetch);
     }
 
-    pub(super) fn on_fetch(
+    pub(crate) fn on_fetch(
         &mut self,
         from: &Peer,
         slot: u64,
         cursor: &Cursor,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
         let mine = self.generations.slot();
         match from {
-            Peer::Operator(_) => self.send_state(from, cursor, out),
-            _ if slot < mine => self.send_state(from, cursor, out),
+            Peer::Operator(_) => self.send_state(from, cursor, rest),
+            _ if slot < mine => self.send_state(from, cursor, rest),
             // It is the other way round: one that is new may hear of what it has to learn by this.
-            Peer::Replica(replica) if slot > mine => self.fetch(*replica, out),
+            Peer::Replica(replica) if slot > mine => self.fetch(*replica, rest.out),
             Peer::Replica(_) | Peer::Session(_) | Peer::Initiator(_) => {}
         }
         Ok(())
     }
 
     /// Sends one page of the state.
-    pub(super) fn send_state(&self, to: &Peer, cursor: &Cursor, out: &mut Effects<Self>) {
-        let start = cursor.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let settled = self.instances.range((start, Bound::Unbounded));
-        let settled = settled.take_while(|(id, _)| self.generations.is_settled(id));
-        let listed = settled.filter_map(|(id, instance)| {
-            let unapplied = instance.to_apply()?;
-            Some(Listed { id: *id, unapplied })
-        });
-        let page = self.config.list_max();
+    pub(super) fn send_state(&self, to: &Peer, cursor: &Cursor, rest: &mut Rest<'_>) {
+        let listed = rest.commit.listed_after(cursor.after, &self.generations);
+        let page = rest.config.list_max();
         let mut listed: Vec<Listed> = listed.take(page + 1).collect();
         let after = cursor.after_name.clone();
         let stores = self.stores.after(after.as_ref());
@@ -112,15 +106,15 @@ impl Replica {
             stores: Box::new(StoresPage { after, stores }),
             more,
         };
-        out.send(to.clone(), state);
+        rest.out.send(to.clone(), state);
     }
 
     /// A page of another replica's state.
-    pub(super) fn on_state(
+    pub(crate) fn on_state(
         &mut self,
         from: ReplicaId,
         page: Page,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
         if page.listed.len() > LIST_MAX || page.stores.stores.len() > LIST_MAX * NAMES_OF_A_COMMIT {
             return Err(Rejection::TooLong);
@@ -146,7 +140,7 @@ impl Replica {
             }
             // The other one went on in between: from its first page again.
             Some(old) if old.from == from && old.generations.is_older_than(&page.generations) => {
-                self.fetch_from(from, None, out);
+                self.fetch_from(from, None, rest.out);
                 return Ok(());
             }
             // A page that came late, or of another replica.
@@ -159,12 +153,12 @@ impl Replica {
         fetching.stores.extend(page.stores.stores);
         fetching.patience = STALLED_TICKS;
         if !page.more {
-            self.install(fetching, out);
+            self.install(fetching, rest);
             return Ok(());
         }
         let cursor = fetching.cursor();
         self.fetching = Some(fetching);
-        self.fetch_from(from, Some(cursor), out);
+        self.fetch_from(from, Some(cursor), rest.out);
         Ok(())
     }
 
@@ -176,7 +170,7 @@ impl Replica {
     }
 
     /// Takes the whole state over, in one record.
-    fn install(&mut self, fetched: Fetching, out: &mut Effects<Self>) {
+    fn install(&mut self, fetched: Fetching, rest: &mut Rest<'_>) {
         let Fetching {
             generations,
             listed,
@@ -184,54 +178,55 @@ impl Replica {
             ..
         } = fetched;
         let stores: Stores = stores.into_iter().collect();
-        out.save.push(Record::State {
+        rest.out.save.push(Record::State {
             generations: generations.clone(),
             listed: listed.clone(),
             stores: stores.clone(),
         });
         self.stores = stores;
         let before = std::mem::replace(&mut self.generations, generations);
-        self.forget_settled(None, listed, out);
+        self.forget_settled(None, &listed, rest);
         let slot = self.generations.slot();
         let acceptors = self.generations.in_force().map(Configuration::acceptors);
         match (&mut self.log, acceptors) {
             (_, None) => {}
             (Some(log), Some(acceptors)) => log.install(slot, acceptors.clone()),
             (None, Some(acceptors)) => {
-                let (me, config) = (self.config.id, self.config.log);
+                let (me, config) = (rest.config.id, rest.config.log);
                 self.log = Some(Log::new(me, config, slot, acceptors.clone()));
             }
         }
         if before.latest() != self.generations.latest() {
-            self.opened();
+            self.opened(rest);
         }
         if before.closed() != self.generations.closed() {
             self.closed_age = 0;
         }
         self.forgetting = None;
         if let Some(asked) = self.operator.take() {
-            out.send(asked.peer, Message::Declined(Declined::LostSight));
+            rest.out
+                .send(asked.peer, Message::Declined(Declined::LostSight));
         }
-        self.announce_generations(out);
-        self.tell_all_admissions(out);
-        self.look_whether_removed(&before, out);
+        self.announce_generations(rest);
+        self.tell_all_admissions(rest);
+        self.look_whether_removed(&before, rest);
     }
 
     /// One that no longer, or not yet, takes part in the log hears of no leader: it asks. So does one
     /// that waits to be added: the replicas that it knows may all be replaced in that time.
-    pub(super) fn look_for_news(&mut self, out: &mut Effects<Self>) {
-        let me = self.config.id;
+    pub(super) fn look_for_news(&mut self, rest: &mut Rest<'_>) {
+        let me = rest.config.id;
         let Some(log) = &self.log else {
             return;
         };
-        if log.acceptors().contains(me) || self.is_removed() {
+        if log.acceptors().contains(me) || self.is_removed(me) {
             return;
         }
         self.news_patience = self.news_patience.saturating_sub(1);
         if self.news_patience == 0 {
-            self.news_patience = self.config.log.silence_ticks.max(1);
+            self.news_patience = rest.config.log.silence_ticks.max(1);
             for replica in log.acceptors().clone().iter() {
-                self.fetch(replica, out);
+                self.fetch(replica, rest.out);
             }
         }
     }

@@ -13,14 +13,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::protocol::effects::Effects;
 use crate::protocol::message::{Declined, Message};
 use crate::protocol::paxos::{Acceptors, ReplicaId};
 use crate::protocol::types::{
     Configuration, Entry, Generations, Member, Open, Peer, UNSETTLED_MAX,
 };
 
-use super::{Rejection, Replica, ReplicaNotice};
+use crate::protocol::replica::vocabulary::{Out, Rejection, ReplicaNotice};
+
+use super::{Control, Rest};
 
 /// A change that an operator asked of this leader, until its replicas were heard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,14 +37,14 @@ pub(super) struct Probing {
     patience: u32,
 }
 
-impl Replica {
+impl Control {
     /// An operator changes the membership: the next generation runs on the new configuration.
-    pub(super) fn on_reconfigure(
+    pub(crate) fn on_reconfigure(
         &mut self,
         from: &Peer,
         latest: u32,
         configuration: Configuration,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
         let is_same = |probing: &Probing| {
             (&probing.peer, probing.latest, &probing.configuration)
@@ -54,23 +55,23 @@ impl Replica {
             return Ok(());
         }
         if let Err(declined) = self.may_probe(from, latest, &configuration) {
-            out.send(from.clone(), Message::Declined(declined));
+            rest.out.send(from.clone(), Message::Declined(declined));
             return Ok(());
         }
         let added = self.added(&configuration);
         if !added.is_empty() {
-            out.notify.push(ReplicaNotice::Dial(added));
+            rest.out.notify.push(ReplicaNotice::Dial(added));
         }
         self.probing = Some(Probing {
             peer: from.clone(),
             latest,
             configuration,
             slot: self.generations.slot(),
-            heard: BTreeSet::from([self.config.id]),
-            patience: self.config.log.silence_ticks.saturating_mul(2).max(2),
+            heard: BTreeSet::from([rest.config.id]),
+            patience: rest.config.log.silence_ticks.saturating_mul(2).max(2),
         });
-        self.probe(out);
-        self.propose_if_heard(out);
+        self.probe(rest.out);
+        self.propose_if_heard(rest);
         Ok(())
     }
 
@@ -117,7 +118,7 @@ impl Replica {
     }
 
     /// Asks the replicas of the new configuration that were not heard.
-    fn probe(&self, out: &mut Effects<Self>) {
+    fn probe(&self, out: &mut Out) {
         let Some(probing) = &self.probing else {
             return;
         };
@@ -130,39 +131,39 @@ impl Replica {
     }
 
     /// The leader asks whether this replica knows the log up to `slot`.
-    pub(super) fn on_probe(
+    pub(crate) fn on_probe(
         &mut self,
         from: ReplicaId,
         slot: u64,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
         if slot > self.generations.slot() {
-            self.fetch(from, out);
+            self.fetch(from, rest.out);
         }
         let slot = self.generations.slot();
-        out.send(Peer::Replica(from), Message::Probed { slot });
+        rest.out.send(Peer::Replica(from), Message::Probed { slot });
         Ok(())
     }
 
-    pub(super) fn on_probed(
+    pub(crate) fn on_probed(
         &mut self,
         from: ReplicaId,
         slot: u64,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
         if let Some(probing) = &mut self.probing
             && slot >= probing.slot
             && probing.configuration.acceptors().contains(from)
         {
             probing.heard.insert(from);
-            self.propose_if_heard(out);
+            self.propose_if_heard(rest);
         }
         Ok(())
     }
 
     /// Proposes the change once its replicas were heard, and the slot is free.
-    fn propose_if_heard(&mut self, out: &mut Effects<Self>) {
-        let is_free = self.log.as_ref().is_some_and(|log| log.is_free());
+    fn propose_if_heard(&mut self, rest: &mut Rest<'_>) {
+        let is_free = self.is_free();
         let is_heard = |probing: &mut Probing| missing(&self.generations, probing).is_empty();
         if !is_free || self.operator.is_some() {
             return;
@@ -170,15 +171,15 @@ impl Replica {
         let Some(probing) = self.probing.take_if(is_heard) else {
             return;
         };
-        self.stop_dialing(&probing, out);
+        self.stop_dialing(&probing, rest.out);
         let result = self.check_reconfigure(probing.latest, &probing.configuration);
         let entry = self.next_open(probing.configuration);
-        self.propose_for(&probing.peer, entry, result, out);
+        self.propose_for(&probing.peer, entry, result, rest);
     }
 
     /// Time passes for a change whose replicas are waited for.
-    pub(super) fn tick_probing(&mut self, out: &mut Effects<Self>) {
-        self.propose_if_heard(out);
+    pub(super) fn tick_probing(&mut self, rest: &mut Rest<'_>) {
+        self.propose_if_heard(rest);
         let not_leader = (!self.is_leading()).then(|| self.not_leader());
         let Some(probing) = &mut self.probing else {
             return;
@@ -187,7 +188,7 @@ impl Replica {
         let declined = match not_leader {
             Some(declined) => declined,
             None if probing.patience > 0 => {
-                self.probe(out);
+                self.probe(rest.out);
                 return;
             }
             None => match missing(&self.generations, probing) {
@@ -196,12 +197,12 @@ impl Replica {
             },
         };
         if let Some(probing) = self.probing.take() {
-            self.stop_dialing(&probing, out);
-            out.send(probing.peer, Message::Declined(declined));
+            self.stop_dialing(&probing, rest.out);
+            rest.out.send(probing.peer, Message::Declined(declined));
         }
     }
 
-    fn stop_dialing(&self, probing: &Probing, out: &mut Effects<Self>) {
+    fn stop_dialing(&self, probing: &Probing, out: &mut Out) {
         if !self.added(&probing.configuration).is_empty() {
             out.notify.push(ReplicaNotice::Dial(Vec::new()));
         }
@@ -215,20 +216,21 @@ impl Replica {
     }
 
     pub(super) fn not_leader(&self) -> Declined {
-        let leader = self.log.as_ref().and_then(|log| log.leader());
+        let leader = self.leader();
         Declined::NotLeader { leader }
     }
 
     /// Whether this replica is needed no longer: no unsettled generation names it, and none ever will.
     /// To stop it earlier takes a replica from those that must decide what is under way.
-    pub fn is_removed(&self) -> bool {
-        is_over(&self.generations, self.config.id)
+    pub(crate) fn is_removed(&self, me: ReplicaId) -> bool {
+        is_over(&self.generations, me)
     }
 
     /// A replica that no unsettled generation names has nothing left to do, unless it waits to be added.
-    pub(super) fn look_whether_removed(&self, before: &Generations, out: &mut Effects<Self>) {
-        if !is_over(before, self.config.id) && self.is_removed() {
-            out.notify.push(ReplicaNotice::Removed);
+    pub(super) fn look_whether_removed(&self, before: &Generations, rest: &mut Rest<'_>) {
+        let me = rest.config.id;
+        if !is_over(before, me) && self.is_removed(me) {
+            rest.out.notify.push(ReplicaNotice::Removed);
         }
     }
 }

@@ -1,42 +1,37 @@
-//! From what was saved back to what was known.
+//! From the records of transactions back to what was known of them.
 
 use std::collections::BTreeMap;
 
 use crate::protocol::message::Unapplied;
 use crate::protocol::paxos::Ballot;
-use crate::protocol::paxos::log::{Log, LogRecord};
-use crate::protocol::types::{Applies, CommitId, Entry, Outcome, Roster, Vote};
+use crate::protocol::types::{CommitId, Outcome, Roster, Vote};
+
+use crate::protocol::replica::record::Record;
+use crate::protocol::replica::terms::Terms;
 
 use super::instance::{Dispute, Instance, Phase};
-use super::{End, Record, Replica};
+use super::{End, Instances};
 
-impl Replica {
-    /// Rebuilds the state from records in any order.
-    pub(super) fn restore(&mut self, saved: impl IntoIterator<Item = Record>) {
-        let (mut control, mut log, mut transactions) = (Vec::new(), Vec::new(), Vec::new());
+impl Instances {
+    /// Rebuilds the instances from records in any order, and from the settled commits that wait.
+    pub(crate) fn restore(
+        &mut self,
+        saved: Vec<Record>,
+        listed: BTreeMap<CommitId, Unapplied>,
+        terms: Terms<'_>,
+    ) {
+        let mut transactions = Vec::new();
         let mut disputed = Vec::new();
         for record in saved {
             match record {
-                Record::Chosen { slot, .. } => control.push((slot.saturating_add(1), record)),
-                Record::State {
-                    ref generations, ..
-                } => control.push((generations.slot(), record)),
-                Record::Log(record) => log.push(record),
-                Record::Frozen { generation } => drop(self.frozen.insert(generation)),
-                Record::Disputed { id } => disputed.push(id),
                 Record::Round { round } => self.recovery.restore_round(round),
-                Record::Vote { .. }
-                | Record::Promise { .. }
-                | Record::Accept { .. }
-                | Record::Committed { .. }
-                | Record::Finished { .. } => transactions.push(record),
+                Record::Disputed { id } => disputed.push(id),
+                record => transactions.push(record),
             }
         }
-        let listed = self.restore_control(control);
-        self.restore_log(log);
-        self.restore_transactions(transactions, listed);
+        self.restore_transactions(transactions, listed, terms);
         for id in disputed {
-            if let Some(instance) = self.instances.get_mut(&id)
+            if let Some(instance) = self.under_way.get_mut(&id)
                 && instance.phase == Phase::Committed
             {
                 instance.dispute = Dispute::Aborted;
@@ -44,79 +39,29 @@ impl Replica {
         }
     }
 
-    /// Goes through what was chosen, in order. Answers with the settled commits that waited.
-    fn restore_control(
-        &mut self,
-        mut control: Vec<(u64, Record)>,
-    ) -> BTreeMap<CommitId, Unapplied> {
-        control.sort_by_key(|(slot, _)| *slot);
-        let mut listed: BTreeMap<CommitId, Unapplied> = BTreeMap::new();
-        for (_, record) in control {
-            match record {
-                Record::State {
-                    generations,
-                    listed: list,
-                    stores,
-                } if self.generations.is_older_than(&generations) => {
-                    self.generations = generations;
-                    self.stores = stores;
-                    listed = list.into_iter().map(|of| (of.id, of.unapplied)).collect();
-                }
-                Record::Chosen { slot, entry } if slot >= self.generations.slot() => {
-                    let expected = self.generations.slot();
-                    assert!(
-                        slot == expected,
-                        "the store has slot {slot} of the control log and not slot {expected}: it \
-                         lost a record and kept a later one; replace this replica, do not restart \
-                         it"
-                    );
-                    let applies = self.generations.apply(&entry);
-                    self.stores.apply(&entry);
-                    match (entry, applies) {
-                        (
-                            Entry::Open(_)
-                            | Entry::Enter { .. }
-                            | Entry::Gone { .. }
-                            | Entry::Restored { .. },
-                            _,
-                        )
-                        | (_, Applies::No) => {}
-                        (Entry::Settle(settle), Applies::Yes) => {
-                            let unfinished = settle.unfinished.into_iter();
-                            listed.extend(unfinished.map(|of| (of.id, of.unapplied)));
-                        }
-                        (Entry::Release { id }, Applies::Yes) => drop(listed.remove(&id)),
-                        (Entry::Unlist { ids }, Applies::Yes) => {
-                            listed.retain(|id, _| !ids.contains(id));
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        let generations = &self.generations;
-        self.frozen
-            .retain(|generation| generations.acceptors(*generation).is_some());
-        listed
-    }
-
-    fn restore_log(&mut self, saved: Vec<LogRecord<Entry>>) {
-        let Some(configuration) = self.generations.in_force() else {
-            return;
-        };
-        let (slot, acceptors) = (self.generations.slot(), configuration.acceptors().clone());
-        let mut log = Log::new(self.config.id, self.config.log, slot, acceptors);
-        for record in saved {
-            log.restore(record);
-        }
-        self.log = Some(log);
+    /// Takes back instances from their records, all of each: exactly what they would be after a
+    /// restart. What is in memory is newer, and what is settled is no longer asked for.
+    pub(crate) fn recall(&mut self, records: Vec<Record>, terms: Terms<'_>) {
+        let is_unknown = |record: &Record| record.id().is_some_and(|id| !self.holds(id));
+        let records: Vec<Record> = records.into_iter().filter(is_unknown).collect();
+        // By the code of a restart, with nothing in memory but these.
+        let under_way = std::mem::take(&mut self.under_way);
+        let finished = std::mem::take(&mut self.finished);
+        let undecided = std::mem::take(&mut self.undecided);
+        self.restore_transactions(records, BTreeMap::new(), terms);
+        let recalled = std::mem::replace(&mut self.under_way, under_way);
+        self.under_way.extend(recalled);
+        let recalled = std::mem::replace(&mut self.finished, finished);
+        self.finished.extend(recalled);
+        self.undecided += undecided;
     }
 
     /// Takes back transactions, all of whose records are here.
-    pub(super) fn restore_transactions(
+    fn restore_transactions(
         &mut self,
         saved: Vec<Record>,
         listed: BTreeMap<CommitId, Unapplied>,
+        terms: Terms<'_>,
     ) {
         // Votes name their branch by its position, so rosters come first.
         let (mut votes, mut finished) = (Vec::new(), Vec::new());
@@ -125,7 +70,7 @@ impl Replica {
         for record in saved {
             match record {
                 Record::Finished { id, outcome } => {
-                    if !self.generations.is_settled(&id) {
+                    if !terms.is_settled(&id) {
                         finished.push((id, outcome));
                     }
                 }
@@ -134,18 +79,20 @@ impl Replica {
                 | Record::Promise { id, .. }
                 | Record::Accept { id, .. }
                 | Record::Committed { id, .. }
-                    if self.generations.is_settled(&id) => {}
+                    if terms.is_settled(&id) => {}
                 Record::Vote {
                     id,
                     index,
                     vote,
                     roster,
                 } => {
-                    self.restored(id, roster);
+                    self.restored(id, roster, terms);
                     votes.push((id, usize::from(index), vote));
                 }
                 Record::Promise { id, ballot } => {
-                    self.restored(id, None).acceptor.restore_promise(ballot);
+                    self.restored(id, None, terms)
+                        .acceptor
+                        .restore_promise(ballot);
                 }
                 Record::Accept {
                     id,
@@ -159,7 +106,7 @@ impl Replica {
                     }
                 }
                 Record::Committed { id, unapplied } => {
-                    let instance = self.restored(id, None);
+                    let instance = self.restored(id, None, terms);
                     instance.take(&unapplied);
                     instance.phase = Phase::Committed;
                 }
@@ -172,17 +119,17 @@ impl Replica {
             }
         }
         for (id, (ballot, outcome, unapplied)) in accepts {
-            let instance = self.restored(id, None);
+            let instance = self.restored(id, None, terms);
             instance.acceptor.restore_accept(ballot, outcome);
             if let Some(unapplied) = unapplied {
                 instance.take(&unapplied);
             }
         }
         for (id, index, vote) in votes {
-            self.restore_vote(id, index, vote);
+            self.restore_vote(id, index, vote, terms);
         }
         for (id, unapplied) in listed {
-            let instance = self.restored(id, None);
+            let instance = self.restored(id, None, terms);
             instance.take(&unapplied);
             instance.phase = Phase::Committed;
         }
@@ -192,12 +139,17 @@ impl Replica {
             (id, End { outcome, against })
         };
         self.finished.extend(finished.map(end));
-        self.settle_restored();
+        self.settle_restored(terms);
     }
 
-    fn restored(&mut self, id: CommitId, roster: Option<Roster>) -> &mut Instance {
-        let patience = self.vote_ticks(self.config.vote_timeout_min, id.txn.generation);
-        let instance = self.instances.entry(id);
+    fn restored(
+        &mut self,
+        id: CommitId,
+        roster: Option<Roster>,
+        terms: Terms<'_>,
+    ) -> &mut Instance {
+        let patience = terms.shortest_vote_ticks(id.txn.generation);
+        let instance = self.under_way.entry(id);
         let instance = instance.or_insert_with(|| Instance::new(None, patience));
         if instance.roster.is_none() {
             instance.roster = roster;
@@ -205,8 +157,8 @@ impl Replica {
         instance
     }
 
-    fn restore_vote(&mut self, id: CommitId, index: usize, vote: Vote) {
-        let instance = self.restored(id, None);
+    fn restore_vote(&mut self, id: CommitId, index: usize, vote: Vote, terms: Terms<'_>) {
+        let instance = self.restored(id, None, terms);
         let roster = instance.roster.clone();
         let roster = roster.filter(|roster| index < roster.len());
         // The roster was saved with or before the vote. To go on without the one or the other would
@@ -221,10 +173,10 @@ impl Replica {
     }
 
     /// Drops what is finished, and settles what the votes alone decide.
-    fn settle_restored(&mut self) {
-        let (finished, config) = (&mut self.finished, &self.config);
-        let generations = &self.generations;
-        self.instances.retain(|id, instance| {
+    fn settle_restored(&mut self, terms: Terms<'_>) {
+        let (finished, config) = (&mut self.finished, terms.config);
+        let generations = terms.generations;
+        self.under_way.retain(|id, instance| {
             // One Aborted at ballot 0 is final; so is one acceptance where one is a majority.
             if instance.acceptor.holds_aborted() {
                 finished.insert(*id, aborted(instance));
@@ -248,7 +200,7 @@ impl Replica {
             !finished.contains_key(id)
         });
         let undecided = |instance: &&Instance| instance.phase == Phase::Undecided;
-        self.undecided = self.instances.values().filter(undecided).count();
+        self.undecided = self.under_way.values().filter(undecided).count();
     }
 }
 

@@ -1,6 +1,5 @@
 //! The normal case: the relay asks for votes, votes come in, acceptances go out.
 
-use crate::protocol::effects::Effects;
 use crate::protocol::message::{BeginCommit, CastVote, Message, Prepare};
 use crate::protocol::paxos::Ballot;
 use crate::protocol::types::{
@@ -8,37 +7,42 @@ use crate::protocol::types::{
     Roster, TxnId, Vote,
 };
 
+use crate::protocol::replica::record::Record;
+use crate::protocol::replica::vocabulary::{Out, Rejection};
+
 use super::acceptor::Voted;
 use super::instance::Instance;
-use super::{Record, Rejection, Replica};
+use super::{Instances, Turn};
 
-impl Replica {
+impl Instances {
     /// BeginCommit: this replica is the relay. It saves nothing; whoever asks twice, or asks two
     /// relays, does no harm.
-    pub(super) fn on_begin(
+    pub(crate) fn on_begin(
         &mut self,
         from: &Peer,
         begin: BeginCommit,
-        out: &mut Effects<Self>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), Rejection> {
         if *from != Peer::Initiator(begin.id.txn.initiator) {
             return Err(Rejection::NotItsInitiator);
         }
         check_requests(&begin)?;
-        check_roster(self.instances.get(&begin.id), begin.id, &begin.roster)?;
-        if self.answer(from, None, begin.id, out) {
+        check_roster(self.under_way.get(&begin.id), begin.id, &begin.roster)?;
+        if self.answer(from, None, begin.id, turn.terms, turn.out) {
             return Ok(());
         }
-        if !self.admits(from, begin.id, out) {
+        if !self.admits(from, begin.id, turn) {
             return Ok(());
         }
-        let patience = self.vote_ticks(begin.vote_timeout, begin.id.txn.generation);
-        if self.take_on(from, begin.id, patience).is_none() {
-            out.send(from.clone(), Message::Busy { id: begin.id });
+        let patience = turn
+            .terms
+            .vote_ticks(begin.vote_timeout, begin.id.txn.generation);
+        if self.take_on(from, begin.id, patience, turn).is_none() {
+            turn.out.send(from.clone(), Message::Busy { id: begin.id });
             return Ok(());
         }
-        self.vouch(begin.id);
-        let Some(instance) = self.instances.get_mut(&begin.id) else {
+        self.vouch(begin.id, turn.terms);
+        let Some(instance) = self.under_way.get_mut(&begin.id) else {
             return Ok(());
         };
         instance.told_timeout(patience);
@@ -50,54 +54,60 @@ impl Replica {
                 ballot,
                 outcome,
             };
-            out.send(from.clone(), report);
+            turn.out.send(from.clone(), report);
         }
         // Once a ballot was promised no vote counts here any more.
         if instance.acceptor.promised().is_zero() {
             let voted = instance.acceptor.any();
             let missing = begin.roster.all().minus(voted);
-            prepare(&begin, |index| missing.contains(index), out);
+            prepare(&begin, |index| missing.contains(index), turn.out);
         }
         Ok(())
     }
 
     /// Phase 2a of ballot 0: a branch's vote.
-    pub(super) fn on_vote(
+    pub(crate) fn on_vote(
         &mut self,
         from: &Peer,
         cast: CastVote,
-        out: &mut Effects<Self>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), Rejection> {
         let Peer::Session(voter) = from else {
             return Err(Rejection::NotFromSuchAPeer);
         };
-        let known = self.instances.get(&cast.id);
+        let known = self.under_way.get(&cast.id);
         check_roster(known, cast.id, &cast.roster)?;
         // Only the session named in the roster votes at ballot 0.
         let index = cast.roster.index_of(voter).ok_or(Rejection::NotInRoster)?;
         let is_decided = self.outcome_of(&cast.id, known).is_some();
-        if is_decided || self.generations.is_settled(&cast.id) {
+        if is_decided || turn.terms.generations.is_settled(&cast.id) {
             // A read-only branch needs no outcome, and has nothing to apply.
             if cast.vote != Vote::ReadOnly {
-                self.answer(from, Some(voter), cast.id, out);
+                self.answer(from, Some(voter), cast.id, turn.terms, turn.out);
             }
             return Ok(());
         }
-        if self.is_of_other_store(voter, out) {
+        if turn.terms.is_of_other_store(voter) {
+            let admission = turn.terms.tell_admission(voter, None);
+            turn.out.send(from.clone(), admission);
             return Err(Rejection::OtherStore);
         }
-        if !self.admits(from, cast.id, out) {
+        if !self.admits(from, cast.id, turn) {
             return Ok(());
         }
-        if self.is_exhausted(from) {
-            out.send(from.clone(), Message::Busy { id: cast.id });
+        if turn
+            .front
+            .places_mut()
+            .is_exhausted(from, turn.terms.config)
+        {
+            turn.out.send(from.clone(), Message::Busy { id: cast.id });
             return Ok(());
         }
         let generation = cast.id.txn.generation;
-        let patience = self.vote_ticks(cast.vote_timeout, generation);
-        let exchange = self.exchange_ticks(generation);
-        let Some(instance) = self.take_on(from, cast.id, patience) else {
-            out.send(from.clone(), Message::Busy { id: cast.id });
+        let patience = turn.terms.vote_ticks(cast.vote_timeout, generation);
+        let exchange = turn.terms.exchange_ticks(generation);
+        let Some(instance) = self.take_on(from, cast.id, patience, turn) else {
+            turn.out.send(from.clone(), Message::Busy { id: cast.id });
             return Ok(());
         };
         instance.told_timeout(patience);
@@ -107,24 +117,24 @@ impl Replica {
         let is_joint = is_joint(cast.roster.select(instance.acceptor.any()));
         match voted {
             Voted::Held => {
-                out.save.push(vote_record(&cast, index, first));
+                turn.out.save.push(vote_record(&cast, index, first));
                 if is_joint {
-                    self.vouch(cast.id);
+                    self.vouch(cast.id, turn.terms);
                 }
             }
             Voted::Accepted(outcome) => {
-                out.save.push(vote_record(&cast, index, first));
+                turn.out.save.push(vote_record(&cast, index, first));
                 // No vote is waited for any more, only the branches' Applied.
                 instance.patience = instance.patience.min(exchange);
                 if instance.acceptor.read_only() == cast.roster.all() {
                     // No branch will ever say Applied.
                     instance.patience = 1;
                 }
-                Self::report(instance, cast.id, Ballot::ZERO, outcome, out);
+                Self::report(instance, cast.id, Ballot::ZERO, outcome, turn.out);
                 if is_joint {
-                    self.vouch(cast.id);
+                    self.vouch(cast.id, turn.terms);
                 }
-                self.learn(cast.id, self.config.id, Ballot::ZERO, outcome, out);
+                self.learn(cast.id, turn.terms.config.id, Ballot::ZERO, outcome, turn);
             }
             Voted::Otherwise => return Err(Rejection::VotesOtherwise),
             // A branch that says it again has missed the report, if there was one.
@@ -136,7 +146,7 @@ impl Replica {
                         ballot,
                         outcome,
                     };
-                    out.send(from.clone(), report);
+                    turn.out.send(from.clone(), report);
                 }
             }
         }
@@ -150,7 +160,7 @@ impl Replica {
         id: CommitId,
         ballot: Ballot,
         outcome: Outcome,
-        out: &mut Effects<Self>,
+        out: &mut Out,
     ) {
         let report = Message::Phase2b {
             id,
@@ -164,12 +174,6 @@ impl Replica {
                 out.send(Peer::Session(branch.clone()), report.clone());
             }
         }
-    }
-
-    /// Ticks until this replica asks the others whether Commit at ballot 0 is chosen.
-    fn exchange_ticks(&self, generation: u32) -> u32 {
-        let turn = self.turn_ticks(generation);
-        self.config.exchange_ticks.saturating_add(turn)
     }
 }
 
@@ -195,12 +199,12 @@ fn check_roster(known: Option<&Instance>, id: CommitId, roster: &Roster) -> Resu
 
 /// Rollback before commit was asked for: pass it on to the sessions. Nothing is decided by it; a
 /// branch that has voted already ignores it.
-pub(super) fn on_rollback(
+pub(crate) fn on_rollback(
     owner: InitiatorId,
     txn: TxnId,
     branches: Vec<Branch>,
     floor: u32,
-    out: &mut Effects<Replica>,
+    out: &mut Out,
 ) -> Result<(), Rejection> {
     if owner != txn.initiator {
         return Err(Rejection::NotItsInitiator);
@@ -228,7 +232,7 @@ fn check_requests(begin: &BeginCommit) -> Result<(), Rejection> {
 }
 
 /// Sends Prepare to the branches whose position is `wanted`.
-fn prepare(begin: &BeginCommit, wanted: impl Fn(usize) -> bool, out: &mut Effects<Replica>) {
+fn prepare(begin: &BeginCommit, wanted: impl Fn(usize) -> bool, out: &mut Out) {
     let read_only = if begin.requests.iter().any(Option::is_some) {
         ReadOnly::Forbidden
     } else {

@@ -1,5 +1,4 @@
-//! Forgetting: the leader's side of the last ballot of a generation, and what everyone does when
-//! it is settled.
+//! Forgetting: the leader's side of the last ballot of a generation.
 //!
 //! The leader works through the oldest generation from the horizon on. For each part it asks the
 //! replicas of *that generation's* configuration, twice: which ids are unfinished (the first
@@ -11,20 +10,18 @@
 //! an abort that is finished at one replica may be a complete set of votes at another, and only
 //! those who are asked for it by name say that it was decided.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeMap;
 
-use crate::protocol::effects::Effects;
 use crate::protocol::message::{BATCH_MAX, Frozen, Message, Unapplied, Waits};
 use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId, Tally};
 use crate::protocol::types::{
     CommitId, Entry, Generations, Listed, Openness, Outcome, Peer, Settle,
 };
 
-use super::admitting::Cost;
-use super::instance::{Phase, Waiter};
-use super::recovery::Attempt;
-use super::{End, Rejection, Replica};
+use crate::protocol::replica::commit::Attempt;
+use crate::protocol::replica::vocabulary::{Out, Rejection};
+
+use super::{Control, Rest};
 
 /// A part of a generation that this leader is about to settle.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,9 +55,9 @@ struct Collecting {
     answered: Tally,
 }
 
-impl Replica {
+impl Control {
     /// Settles the oldest generation, when it is time; one step further at each answer and tick.
-    pub(super) fn forget(&mut self, out: &mut Effects<Self>) {
+    pub(super) fn forget(&mut self, rest: &mut Rest<'_>) {
         let generation = self.generations.oldest();
         if self.generations.openness(generation) != Openness::Closed {
             self.forgetting = None;
@@ -69,8 +66,7 @@ impl Replica {
         // (Whatever moves the horizon ends what was being collected before.)
         if self.forgetting.is_none() {
             // The slot must be free: an entry that was found in it may settle part of this.
-            let free = self.log.as_ref().is_some_and(|log| log.is_free());
-            if !free || !self.is_quiet(generation) {
+            if !self.is_free() || !self.is_quiet(generation, rest) {
                 return;
             }
             let horizon = self.generations.horizon();
@@ -82,25 +78,24 @@ impl Replica {
                 patience: 0,
             });
         }
-        self.ask_frozen(out);
-        self.propose_settle(out);
+        self.ask_frozen(rest);
+        self.propose_settle(rest);
     }
 
     /// Whether nothing is under way in the generation any more, as far as is known here, or it has
     /// had the time to finish.
-    fn is_quiet(&self, generation: u32) -> bool {
+    fn is_quiet(&self, generation: u32, rest: &Rest<'_>) -> bool {
         let last = Generations::last_id(generation);
-        let mut under_way = self.instances.range(..=last);
         // One who does not decide the generation knows nothing of what is under way in it.
         let decides = self.generations.acceptors(generation);
-        let decides = decides.is_some_and(|acceptors| acceptors.contains(self.config.id));
-        self.closed_age >= self.config.grace_ticks
+        let decides = decides.is_some_and(|acceptors| acceptors.contains(rest.config.id));
+        self.closed_age >= rest.config.grace_ticks
             || self.frozen.contains(&generation)
-            || decides && under_way.all(|(_, instance)| instance.phase != Phase::Undecided)
+            || decides && rest.commit.is_quiet(&last)
     }
 
     /// Asks those who have not answered, when it is time.
-    fn ask_frozen(&mut self, out: &mut Effects<Self>) {
+    fn ask_frozen(&mut self, rest: &mut Rest<'_>) {
         let Some(forgetting) = &mut self.forgetting else {
             return;
         };
@@ -108,7 +103,7 @@ impl Replica {
         if forgetting.patience > 0 {
             return;
         }
-        forgetting.patience = self.config.collect_ticks;
+        forgetting.patience = rest.config.collect_ticks;
         let generation = forgetting.generation;
         let Some(acceptors) = self.generations.acceptors(generation) else {
             return;
@@ -118,27 +113,27 @@ impl Replica {
                 let after = forgetting.after;
                 for replica in acceptors.iter().filter(|id| !pages.contains_key(id)) {
                     let freeze = Message::Freeze { generation, after };
-                    out.send(Peer::Replica(replica), freeze);
+                    rest.out.send(Peer::Replica(replica), freeze);
                 }
             }
             Stage::Collecting(collecting) => {
                 let ids: Vec<CommitId> = collecting.open.keys().copied().collect();
                 for replica in acceptors.iter() {
-                    collect_from(replica, generation, &ids, out);
+                    collect_from(replica, generation, &ids, rest.out);
                 }
             }
             Stage::Ready(_) => {}
         }
     }
 
-    pub(super) fn on_frozen(
+    pub(crate) fn on_frozen(
         &mut self,
         from: ReplicaId,
         generation: u32,
         after: Option<CommitId>,
         ids: Vec<CommitId>,
         more: bool,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
         if ids.len() > BATCH_MAX {
             return Err(Rejection::TooLong);
@@ -163,18 +158,18 @@ impl Replica {
             let collecting = Collecting::new(generation, pages, &acceptors);
             forgetting.stage = Stage::Collecting(collecting);
             forgetting.patience = 0;
-            self.ask_frozen(out);
-            self.finish_collecting(out);
+            self.ask_frozen(rest);
+            self.finish_collecting(rest);
         }
         Ok(())
     }
 
-    pub(super) fn on_collected(
+    pub(crate) fn on_collected(
         &mut self,
         from: ReplicaId,
         generation: u32,
         records: Vec<Frozen>,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
         if records.len() > BATCH_MAX {
             return Err(Rejection::TooLong);
@@ -193,14 +188,14 @@ impl Replica {
             for record in records {
                 collecting.take(from, record);
             }
-            self.finish_collecting(out);
+            self.finish_collecting(rest);
         }
         Ok(())
     }
 
     /// When every id is resolved, the list is made.
-    fn finish_collecting(&mut self, out: &mut Effects<Self>) {
-        let list_max = self.config.list_max();
+    fn finish_collecting(&mut self, rest: &mut Rest<'_>) {
+        let list_max = rest.config.list_max();
         if let Some(forgetting) = &mut self.forgetting
             && let Stage::Collecting(collecting) = &mut forgetting.stage
             && collecting.open.is_empty()
@@ -208,10 +203,10 @@ impl Replica {
             let horizon = self.generations.horizon();
             forgetting.stage = Stage::Ready(collecting.settle(horizon, list_max));
         }
-        self.propose_settle(out);
+        self.propose_settle(rest);
     }
 
-    fn propose_settle(&mut self, out: &mut Effects<Self>) {
+    fn propose_settle(&mut self, rest: &mut Rest<'_>) {
         let settle = match &self.forgetting {
             Some(Forgetting {
                 stage: Stage::Ready(settle),
@@ -219,60 +214,7 @@ impl Replica {
             }) => settle.clone(),
             Some(_) | None => return,
         };
-        self.propose(Entry::Settle(Box::new(settle)), out);
-    }
-
-    /// The part of a generation after `before` is settled: drops every record of it that is not
-    /// listed, decided or not, and adopts the commits that are.
-    pub(super) fn forget_settled(
-        &mut self,
-        before: Option<CommitId>,
-        listed: Vec<Listed>,
-        out: &mut Effects<Self>,
-    ) {
-        for Listed { id, unapplied } in &listed {
-            let known = self.finished.get(id).cloned();
-            self.adopt(*id, unapplied, out);
-            match known {
-                None => {}
-                Some(End {
-                    outcome: Outcome::Commit,
-                    ..
-                }) => self.note_all_applied(*id),
-                Some(End {
-                    outcome: Outcome::Abort,
-                    against,
-                }) => self.note_dispute(*id, against, out),
-            }
-        }
-        let Some(horizon) = self.generations.horizon() else {
-            return;
-        };
-        let kept: BTreeSet<CommitId> = listed.iter().map(|listed| listed.id).collect();
-        let start = before.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = self.instances.range((start, Bound::Included(horizon)));
-        let dropped = range.map(|(id, _)| *id).filter(|id| !kept.contains(id));
-        for id in dropped.collect::<Vec<_>>() {
-            self.recovery.end(&id);
-            if let Some(instance) = self.instances.remove(&id) {
-                self.places.free(&instance.place, Cost::Nothing);
-                if instance.phase == Phase::Undecided {
-                    self.undecided -= 1;
-                }
-                for waiter in instance.waiters {
-                    expire(&waiter, id, out);
-                }
-            }
-        }
-        let later = self.finished.split_off(&horizon);
-        // The horizon is the end of a generation, or an id that is listed.
-        self.finished = later;
-        self.finished.remove(&horizon);
-        let generations = &self.generations;
-        self.frozen
-            .retain(|generation| generations.acceptors(*generation).is_some());
-        self.stored.forget_settled(generations);
-        self.places.forget_settled(generations);
+        self.propose(Entry::Settle(Box::new(settle)), rest);
     }
 }
 
@@ -353,16 +295,10 @@ impl Collecting {
     }
 }
 
-fn collect_from(replica: ReplicaId, generation: u32, ids: &[CommitId], out: &mut Effects<Replica>) {
+fn collect_from(replica: ReplicaId, generation: u32, ids: &[CommitId], out: &mut Out) {
     for ids in ids.chunks(BATCH_MAX) {
         let ids = ids.to_vec();
         let collect = Message::Collect { generation, ids };
         out.send(Peer::Replica(replica), collect);
     }
-}
-
-/// Tells one who waited that the transaction is settled, and is no commit that waits for it.
-pub(super) fn expire(waiter: &Waiter, id: CommitId, out: &mut Effects<Replica>) {
-    let branch = waiter.branch.clone();
-    out.send(waiter.peer.clone(), Message::Expired { id, branch });
 }

@@ -19,7 +19,7 @@ pub(super) struct Recovery {
 
 /// One ballot in one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     proposer: Proposer<Outcome>,
     /// The union of the votes reported.
     held: BranchSet,
@@ -29,9 +29,9 @@ pub(super) struct Attempt {
 
 /// What a ballot proposes. Commit always travels with those whom it must be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Proposal {
-    pub(super) outcome: Outcome,
-    pub(super) unapplied: Option<Unapplied>,
+pub(crate) struct Proposal {
+    pub(crate) outcome: Outcome,
+    pub(crate) unapplied: Option<Unapplied>,
 }
 
 impl Recovery {
@@ -112,7 +112,7 @@ impl Recovery {
 }
 
 impl Attempt {
-    pub(super) fn new(ballot: Ballot, acceptors: &Acceptors) -> Self {
+    pub(crate) fn new(ballot: Ballot, acceptors: &Acceptors) -> Self {
         Attempt {
             proposer: Proposer::new(ballot, acceptors.clone()),
             held: BranchSet::default(),
@@ -126,7 +126,7 @@ impl Attempt {
     /// Gray & Lamport, section 4.2, over all N instances at once: bound to the outcome of the
     /// highest ballot if any was accepted; else free, and then Commit if every branch's vote was
     /// reported, by whichever replica; else Abort.
-    pub(super) fn on_report(
+    pub(crate) fn on_report(
         &mut self,
         from: ReplicaId,
         ballot: Ballot,

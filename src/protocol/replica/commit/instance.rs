@@ -5,10 +5,10 @@ use crate::protocol::message::Unapplied;
 use crate::protocol::types::{Branch, BranchSet, CommitId, Peer, Roster};
 
 use super::acceptor::VoteAcceptor;
-use super::admitting::{Cost, Place};
+use crate::protocol::replica::front::{Cost, Place};
 
 /// The most askers that one instance remembers; the others ask again.
-pub(super) const WAITERS_MAX: usize = 64;
+pub(crate) const WAITERS_MAX: usize = 64;
 
 /// One transaction that is under way: undecided, or a commit that some branch has not applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

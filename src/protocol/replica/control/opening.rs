@@ -1,11 +1,12 @@
 //! Opening generations when it is time; and what operators ask of the log: that it releases commits
 //! which wait for a participant that will never come back, or takes note of what became of a store.
 
-use crate::protocol::effects::Effects;
 use crate::protocol::message::{Declined, Message};
-use crate::protocol::types::{Branch, CommitId, Entry, Generations, Peer};
+use crate::protocol::types::{CommitId, Entry, Peer};
 
-use super::{Rejection, Replica};
+use crate::protocol::replica::vocabulary::{Out, Rejection};
+
+use super::{Control, Rest};
 
 /// With so many unsettled generations none is opened because of time or number: the latest, the one
 /// before, and one that is being settled. More would only pile up.
@@ -19,11 +20,11 @@ pub(super) struct Asked {
     entry: Entry,
 }
 
-impl Replica {
+impl Control {
     /// A generation was opened: its age and its transactions count from now on.
-    pub(super) fn opened(&mut self) {
+    pub(super) fn opened(&mut self, rest: &mut Rest<'_>) {
         self.generation_age = 0;
-        self.begun = 0;
+        rest.commit.opened();
     }
 
     /// The leader opens the next generation on the same configuration when the latest has lasted
@@ -32,67 +33,57 @@ impl Replica {
     /// (Counter-example to counting everything, and at once: the owner of one participant's
     /// certificate votes in invented transactions of its own, and every transaction that another
     /// client needs more than a moment for is refused, since its generation is closed.)
-    pub(super) fn open_if_due(&mut self, out: &mut Effects<Self>) {
-        let config = &self.config;
-        let is_full = self.begun >= config.generation_transactions_max
+    pub(super) fn open_if_due(&mut self, rest: &mut Rest<'_>) {
+        let config = rest.config;
+        let is_full = rest.commit.begun() >= config.generation_transactions_max
             && self.generation_age >= config.generation_ticks_min;
         let due = is_full || self.generation_age >= config.generation_ticks;
         if !due || self.generations.unsettled().count() > UNSETTLED_USUAL {
             return;
         }
         if let Some(configuration) = self.generations.in_force().cloned() {
-            self.propose(self.next_open(configuration), out);
+            self.propose(self.next_open(configuration), rest);
         }
     }
 
     /// An operator lets a settled commit go.
-    pub(super) fn on_release(
+    pub(crate) fn on_release(
         &mut self,
         from: &Peer,
         id: CommitId,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
-        let result = self.check_release(id);
-        self.propose_for(from, Entry::Release { id }, result, out);
+        let result = self.check_release(id, rest);
+        self.propose_for(from, Entry::Release { id }, result, rest);
         Ok(())
     }
 
     /// An operator gives a participant's store up, so that its name stands for the next one that
     /// presents itself; or has restored it from a copy.
-    pub(super) fn on_told_of_store(
+    pub(crate) fn on_told_of_store(
         &mut self,
         from: &Peer,
         entry: Entry,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) -> Result<(), Rejection> {
         if let Entry::Gone { participant, store } | Entry::Restored { participant, store } = &entry
         {
-            let result = self.check_store(participant, *store);
-            self.propose_for(from, entry, result, out);
+            let result = self.check_store(participant, *store, rest);
+            self.propose_for(from, entry, result, rest);
         }
         Ok(())
     }
 
     /// A branch that comes back after its commit was released would take it for an abort. So as long
     /// as its store is there and has not said that it has no proof, the commit is not released.
-    fn check_release(&self, id: CommitId) -> Result<(), Declined> {
-        let listed = self.instances.get(&id);
-        let listed = listed.filter(|_| self.generations.is_settled(&id));
-        let listed = listed.ok_or(Declined::NotListed(id))?;
-        match listed
-            .to_prove()
-            .into_iter()
-            .find(|branch| self.is_here(branch))
-        {
+    fn check_release(&self, id: CommitId, rest: &Rest<'_>) -> Result<(), Declined> {
+        let to_prove = rest.commit.to_prove(&id, &self.generations);
+        let to_prove = to_prove.ok_or(Declined::NotListed(id))?;
+        let mut to_prove = to_prove.into_iter();
+        match to_prove.find(|branch| rest.front.is_here(branch)) {
             Some(branch) => Err(Declined::Connected(branch.participant)),
             None => Ok(()),
         }
-    }
-
-    /// Whether a session of the store that holds this branch is connected.
-    fn is_here(&self, branch: &Branch) -> bool {
-        let sessions = self.directory.get(&branch.participant);
-        sessions.is_some_and(|sessions| sessions.iter().any(|it| it.store == branch.store))
     }
 
     pub(super) fn propose_for(
@@ -100,9 +91,9 @@ impl Replica {
         from: &Peer,
         entry: Entry,
         allowed: Result<(), Declined>,
-        out: &mut Effects<Self>,
+        rest: &mut Rest<'_>,
     ) {
-        let free = self.log.as_ref().is_some_and(|log| log.is_free());
+        let free = self.is_free();
         let declined = if !self.is_leading() {
             Some(self.not_leader())
         } else if let Err(declined) = allowed {
@@ -113,7 +104,7 @@ impl Replica {
             None
         };
         if let Some(declined) = declined {
-            out.send(from.clone(), Message::Declined(declined));
+            rest.out.send(from.clone(), Message::Declined(declined));
             return;
         }
         self.operator = Some(Asked {
@@ -121,12 +112,12 @@ impl Replica {
             slot: self.generations.slot(),
             entry: entry.clone(),
         });
-        self.propose(entry, out);
+        self.propose(entry, rest);
     }
 
     /// The slot of an operator's entry is decided: for it, or for another one. (Before that nothing
     /// is certain: the next leader may find the entry and get it chosen.)
-    pub(super) fn answer_operator(&mut self, slot: u64, entry: &Entry, out: &mut Effects<Self>) {
+    pub(super) fn answer_operator(&mut self, slot: u64, entry: &Entry, out: &mut Out) {
         let Some(asked) = self.operator.take_if(|asked| asked.slot <= slot) else {
             return;
         };
@@ -150,15 +141,5 @@ impl Replica {
             Entry::Unlist { .. } | Entry::Enter { .. } => return,
         };
         out.send(asked.peer, answer);
-    }
-
-    /// The generations, as this replica knows them.
-    pub fn generations(&self) -> &Generations {
-        &self.generations
-    }
-
-    /// Whether this replica leads the control log.
-    pub fn is_leading(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| log.is_leading())
     }
 }

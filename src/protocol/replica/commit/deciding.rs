@@ -1,13 +1,17 @@
 //! Decided: tell everyone who waits, until every branch has applied it; then it is finished.
 
-use crate::protocol::effects::Effects;
 use crate::protocol::message::{Decision, Message, Unapplied};
 use crate::protocol::paxos::{Ballot, ReplicaId};
 use crate::protocol::types::{Branch, BranchSet, CommitId, Outcome, Peer};
 
+use crate::protocol::replica::record::Record;
+use crate::protocol::replica::terms::Terms;
+use crate::protocol::replica::vocabulary::{Out, Rejection};
+
 use super::asking::may_finish;
+use super::ballots::send_to_others;
 use super::instance::{Dispute, Instance, Phase, Waiter};
-use super::{End, Record, Rejection, Replica};
+use super::{End, Instances, Turn};
 
 /// How this replica came to know an outcome; it settles what must be saved and who must be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub(super) enum Source {
     Applied,
 }
 
-impl Replica {
+impl Instances {
     /// Counts one replica's acceptance; decides when the outcome is chosen.
     pub(super) fn learn(
         &mut self,
@@ -30,12 +34,12 @@ impl Replica {
         from: ReplicaId,
         ballot: Ballot,
         outcome: Outcome,
-        out: &mut Effects<Self>,
+        turn: &mut Turn<'_>,
     ) {
-        let Some(instance) = self.instances.get_mut(&id) else {
+        let Some(instance) = self.under_way.get_mut(&id) else {
             return;
         };
-        let Some(acceptors) = self.generations.acceptors(id.txn.generation) else {
+        let Some(acceptors) = turn.terms.generations.acceptors(id.txn.generation) else {
             return;
         };
         let Some(chosen) = instance
@@ -63,15 +67,15 @@ impl Replica {
             outcome: chosen,
             unapplied,
         };
-        self.decide(decision, source, out);
+        self.decide(decision, source, turn);
     }
 
     /// Another replica knows the outcome.
-    pub(super) fn on_decided(
+    pub(crate) fn on_decided(
         &mut self,
         from: ReplicaId,
         decision: Decision,
-        out: &mut Effects<Self>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), Rejection> {
         let id = decision.id;
         let is_of_id = |unapplied: &Unapplied| CommitId::new(id.txn, &unapplied.roster) == id;
@@ -87,33 +91,34 @@ impl Replica {
             // All branches have applied it, as the other one knows. (A listed commit leaves the list
             // by the log alone.)
             Some(Outcome::Commit)
-                if decision == all_applied && !self.generations.is_settled(&id) =>
+                if decision == all_applied && !turn.terms.generations.is_settled(&id) =>
             {
-                self.finish(id, Outcome::Commit, Source::Told, out);
+                self.finish(id, Outcome::Commit, Source::Told, turn);
             }
             Some(_) => {}
             // The other one still waits for a branch, and this one knows that none is left.
-            None if self.generations.is_settled(&id) => {
-                out.send(Peer::Replica(from), Message::Expired { id, branch: None });
+            None if turn.terms.generations.is_settled(&id) => {
+                turn.out
+                    .send(Peer::Replica(from), Message::Expired { id, branch: None });
             }
-            None if !self.decides(self.config.id, &id) => {}
-            None => self.decide(decision, Source::Told, out),
+            None if !turn.terms.decides(turn.terms.config.id, &id) => {}
+            None => self.decide(decision, Source::Told, turn),
         }
         Ok(())
     }
 
     /// The branch has durably applied the commit.
-    pub(super) fn on_applied(
+    pub(crate) fn on_applied(
         &mut self,
         from: &Branch,
         id: CommitId,
         branch: &Branch,
-        out: &mut Effects<Self>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), Rejection> {
         if !may_finish(from, branch) {
             return Err(Rejection::NotInRoster);
         }
-        let Some(instance) = self.instances.get_mut(&id) else {
+        let Some(instance) = self.under_way.get_mut(&id) else {
             return Ok(());
         };
         // Without the roster nothing can be noted; the branch says it again when it is asked to.
@@ -132,54 +137,56 @@ impl Replica {
                     outcome: Outcome::Commit,
                     unapplied: Some(unapplied),
                 };
-                self.decide(decision, Source::Applied, out);
+                self.decide(decision, Source::Applied, turn);
             }
             // The other replicas are asked when it is time.
             (Phase::Undecided, _) => {}
-            (Phase::Committed, _) => self.finish_if_applied(id, Source::Applied, out),
+            (Phase::Committed, _) => self.finish_if_applied(id, Source::Applied, turn),
         }
         Ok(())
     }
 
     /// A commit that all branches have applied is finished. A listed one stays until the log says so
     /// ([`Unlist`](crate::protocol::types::Entry::Unlist)).
-    fn finish_if_applied(&mut self, id: CommitId, source: Source, out: &mut Effects<Self>) {
-        let is_applied = self.instances.get(&id).is_some_and(Instance::is_applied);
-        if self.generations.is_settled(&id) {
-            self.charge(id);
+    fn finish_if_applied(&mut self, id: CommitId, source: Source, turn: &mut Turn<'_>) {
+        let is_applied = self.under_way.get(&id).is_some_and(Instance::is_applied);
+        if turn.terms.generations.is_settled(&id) {
+            self.charge(id, turn);
         } else if is_applied {
-            self.finish(id, Outcome::Commit, source, out);
+            self.finish(id, Outcome::Commit, source, turn);
         }
     }
 
     /// The outcome is chosen.
-    fn decide(&mut self, decision: Decision, source: Source, out: &mut Effects<Self>) {
+    fn decide(&mut self, decision: Decision, source: Source, turn: &mut Turn<'_>) {
         let Decision {
             id,
             outcome,
             unapplied,
         } = decision;
-        let patience = self.config.push_ticks;
+        let patience = turn.terms.config.push_ticks;
         if source == Source::Ballot {
-            self.announce(id, outcome, out);
+            self.announce(id, outcome, turn.terms, turn.out);
         }
         let finished = unapplied.is_none();
         let instance = self.instance(id, patience);
         if let Some(unapplied) = &unapplied {
             instance.take(unapplied);
         }
-        instance.tell_waiters(id, outcome, out);
+        instance.tell_waiters(id, outcome, turn.out);
         if outcome == Outcome::Abort || finished || instance.is_applied() {
-            self.finish(id, outcome, source, out);
+            self.finish(id, outcome, source, turn);
             return;
         }
-        self.release_place(id);
+        // It is decided, and will most likely be applied in a moment.
         let instance = self.instance(id, patience);
+        let place = std::mem::take(&mut instance.place);
+        turn.front.places_mut().free(&place, instance.cost(id));
         instance.phase = Phase::Committed;
         instance.patience = patience;
         instance.attempts = 0;
         if let (Source::Ballot | Source::Told, Some(unapplied)) = (source, unapplied) {
-            out.save.push(Record::Committed { id, unapplied });
+            turn.out.save.push(Record::Committed { id, unapplied });
         }
         self.undecided -= 1;
         self.recovery.end(&id);
@@ -187,58 +194,30 @@ impl Replica {
 
     /// Nobody waits for the transaction any more: an abort that is decided (whoever missed it asks
     /// and is told), or a commit that all branches have applied.
-    fn finish(&mut self, id: CommitId, outcome: Outcome, source: Source, out: &mut Effects<Self>) {
+    fn finish(&mut self, id: CommitId, outcome: Outcome, source: Source, turn: &mut Turn<'_>) {
         self.recovery.end(&id);
         let mut against = None;
-        if let Some(instance) = self.instances.remove(&id) {
-            self.places.free(&instance.place, instance.cost(id));
+        if let Some(instance) = self.under_way.remove(&id) {
+            turn.front
+                .places_mut()
+                .free(&instance.place, instance.cost(id));
             against = instance.against();
             if instance.phase == Phase::Undecided {
                 self.undecided -= 1;
             }
             // A vote on disk shows an abort at ballot 0 again.
             if source != Source::Votes || !instance.acceptor.holds_aborted() {
-                out.save.push(Record::Finished { id, outcome });
+                turn.out.save.push(Record::Finished { id, outcome });
             }
         }
-        if !self.generations.is_settled(&id) {
+        if !turn.terms.generations.is_settled(&id) {
             self.finished.insert(id, End { outcome, against });
         }
     }
 
-    /// A settled commit that waits for a branch, whether it was known here or not.
-    pub(super) fn adopt(&mut self, id: CommitId, unapplied: &Unapplied, out: &mut Effects<Self>) {
-        let patience = self.config.push_ticks;
-        let instance = self.instance(id, patience);
-        instance.take(unapplied);
-        instance.tell_waiters(id, Outcome::Commit, out);
-        if instance.phase == Phase::Undecided {
-            instance.phase = Phase::Committed;
-            instance.patience = patience;
-            instance.attempts = 0;
-            self.undecided -= 1;
-            self.recovery.end(&id);
-        }
-        self.charge(id);
-    }
-
-    /// Another replica has settled `id`, and does not list it. If this one does not know that, or
-    /// still lists it, it is behind in the log.
-    pub(super) fn on_expired(
-        &mut self,
-        from: ReplicaId,
-        id: CommitId,
-        out: &mut Effects<Self>,
-    ) -> Result<(), Rejection> {
-        if !self.generations.is_settled(&id) || self.instances.contains_key(&id) {
-            self.fetch(from, out);
-        }
-        Ok(())
-    }
-
     /// Tells everyone who may wait what this replica's ballot came to.
-    fn announce(&self, id: CommitId, outcome: Outcome, out: &mut Effects<Self>) {
-        let Some(instance) = self.instances.get(&id) else {
+    fn announce(&self, id: CommitId, outcome: Outcome, terms: Terms<'_>, out: &mut Out) {
+        let Some(instance) = self.under_way.get(&id) else {
             return;
         };
         let decision = |unapplied| {
@@ -252,7 +231,7 @@ impl Replica {
             Outcome::Commit => instance.to_apply(),
             Outcome::Abort => None,
         };
-        self.send_to_others(&id, &decision(unapplied), out);
+        send_to_others(&id, &decision(unapplied), terms, out);
         out.send(Peer::Initiator(id.txn.initiator), decision(None));
         for branch in instance.unapplied() {
             let peer = Peer::Session(branch.clone());
@@ -267,22 +246,26 @@ impl Replica {
 
     /// Pushes commits to branches that have not said that they applied them: to the session itself
     /// if it is connected, else to another one of the same participant, in turns.
-    pub(super) fn push(&mut self, due: Vec<CommitId>, out: &mut Effects<Self>) {
+    pub(super) fn push(&mut self, due: Vec<CommitId>, turn: &mut Turn<'_>) {
         for id in due {
-            let Some(instance) = self.instances.get_mut(&id) else {
+            let Some(instance) = self.under_way.get_mut(&id) else {
                 continue;
             };
-            let turn = instance.attempts;
-            instance.attempts = turn.saturating_add(1);
-            let ticks = self.config.push_ticks.saturating_mul(1 << turn.min(16));
-            instance.patience = ticks.min(self.config.push_ticks_max).max(1);
-            let unapplied = self.instances[&id].unapplied();
-            self.charge(id);
+            let attempt = instance.attempts;
+            instance.attempts = attempt.saturating_add(1);
+            let ticks = turn
+                .terms
+                .config
+                .push_ticks
+                .saturating_mul(1 << attempt.min(16));
+            instance.patience = ticks.min(turn.terms.config.push_ticks_max).max(1);
+            let unapplied = self.under_way[&id].unapplied();
+            self.charge(id, turn);
             for branch in unapplied {
-                if let Some(session) = self.session_for(&branch, turn) {
+                if let Some(session) = turn.front.session_for(&branch, attempt) {
                     let peer = Peer::Session(session.clone());
                     let order = self.order_to_commit(id, branch);
-                    out.send(peer, order);
+                    turn.out.send(peer, order);
                 }
             }
         }
@@ -290,7 +273,7 @@ impl Replica {
 
     /// Tells a branch to commit; and whether this replica holds an abort of it.
     fn order_to_commit(&self, id: CommitId, branch: Branch) -> Message {
-        let instance = self.instances.get(&id);
+        let instance = self.under_way.get(&id);
         match instance.map(|instance| instance.dispute) {
             Some(Dispute::Aborted) => Message::Disputed { id, branch },
             Some(Dispute::None) | None => {
@@ -310,10 +293,11 @@ impl Replica {
         peer: &Peer,
         branch: Option<&Branch>,
         id: CommitId,
-        out: &mut Effects<Self>,
+        terms: Terms<'_>,
+        out: &mut Out,
     ) -> bool {
         let Some(outcome) = self.outcome(&id) else {
-            let settled = self.generations.is_settled(&id);
+            let settled = terms.generations.is_settled(&id);
             if settled {
                 let branch = branch.cloned();
                 out.send(peer.clone(), Message::Expired { id, branch });
@@ -321,7 +305,7 @@ impl Replica {
             return settled;
         };
         let unapplied = match peer {
-            Peer::Replica(_) => self.instances.get(&id).and_then(Instance::to_apply),
+            Peer::Replica(_) => self.under_way.get(&id).and_then(Instance::to_apply),
             Peer::Session(_) | Peer::Initiator(_) | Peer::Operator(_) => None,
         };
         match branch {
@@ -348,7 +332,7 @@ impl Replica {
 impl Instance {
     /// Tells everyone who asked. A session that asked before the roster was known here may stand
     /// outside it: it is told nothing.
-    fn tell_waiters(&mut self, id: CommitId, outcome: Outcome, out: &mut Effects<Replica>) {
+    pub(super) fn tell_waiters(&mut self, id: CommitId, outcome: Outcome, out: &mut Out) {
         let roster = self.roster.as_ref();
         let is_outside = |branch: &Branch| roster.is_some_and(|of| of.index_of(branch).is_none());
         for waiter in std::mem::take(&mut self.waiters) {
@@ -359,7 +343,7 @@ impl Instance {
     }
 }
 
-fn tell(waiter: &Waiter, id: CommitId, outcome: Outcome, out: &mut Effects<Replica>) {
+fn tell(waiter: &Waiter, id: CommitId, outcome: Outcome, out: &mut Out) {
     let message = match &waiter.branch {
         Some(branch) => Message::Finish {
             id,
