@@ -11,6 +11,9 @@ use std::time::Instant;
 
 use clap::Parser;
 
+#[path = "../tests/invariant/facts/mod.rs"]
+#[allow(dead_code, reason = "each judge asks for a part of it")]
+mod invariant;
 #[path = "../tests/simulator/sim/mod.rs"]
 mod sim;
 

@@ -72,12 +72,12 @@
 //! | `RMPrepare` | `participant/voting.rs`: `prepare` asks the resource manager, `on_prepared` votes |
 //! | `RMChooseToAbort` | `participant/voting.rs`: `on_prepared`, `prepare` (unknown, let go, poisoned) |
 //! | `RMRcvCommitMsg`, `RMRcvAbortMsg` | `participant/finishing.rs`: `on_outcome` |
-//! | `Phase1a` | `replica/ballots.rs`: `start_ballots` |
-//! | `Phase1b` | `replica/ballots.rs`: `on_phase1a` |
-//! | `Phase2a` | `replica/ballots.rs`: `on_phase1b`; the value in `replica/recovery.rs`: `on_report` |
-//! | `Phase2b` (ballot 0) | `replica/voting.rs`: `on_vote`; `replica/acceptor.rs`: `vote` |
-//! | `Phase2b` (above) | `replica/ballots.rs`: `on_phase2a` |
-//! | `Decide` | `learn.rs`: `on_phase2b`, in every learner; `replica/settling.rs`: `decide` |
+//! | `Phase1a` | `replica/commit/ballots.rs`: `start_ballots` |
+//! | `Phase1b` | `replica/commit/ballots.rs`: `on_phase1a` |
+//! | `Phase2a` | `replica/commit/ballots.rs`: `on_phase1b`; the value in `replica/commit/recovery.rs`: `on_report` |
+//! | `Phase2b` (ballot 0) | `replica/commit/voting.rs`: `on_vote`; `replica/commit/acceptor.rs`: `vote` |
+//! | `Phase2b` (above) | `replica/commit/ballots.rs`: `on_phase2a` |
+//! | `Decide` | `learn.rs`: `on_phase2b`, in every learner; `replica/commit/deciding.rs`: `decide` |
 //!
 //! # What is assumed
 //!
@@ -87,8 +87,8 @@
 //!
 //! # What holds
 //!
-//! [`invariant`] lists the invariants; the simulator (`tests/simulator`) and the model checker
-//! (`tests/model`) hold them at every step. Names of functions here are those of the papers.
+//! `tests/invariant` lists the invariants; the simulator (`tests/simulator`) and the model checkers
+//! (`tests/model`, `tests/control`) hold them at every step. Names of functions here are those of the papers.
 //!
 //! # Generations, and how they are forgotten
 //!
@@ -146,7 +146,6 @@
 
 pub mod effects;
 pub mod initiator;
-pub mod invariant;
 pub mod learn;
 pub mod message;
 pub mod participant;

@@ -5,6 +5,7 @@
 mod counter_examples;
 mod counters;
 mod load;
+mod logs;
 mod stranger;
 mod support;
 

@@ -23,6 +23,9 @@ mod cast;
 mod finish;
 #[path = "../model/intern.rs"]
 mod intern;
+#[path = "../invariant/facts/mod.rs"]
+#[allow(dead_code, reason = "each judge asks for a part of it")]
+mod invariant;
 mod judge;
 mod ledger;
 mod markers;

@@ -1,7 +1,7 @@
 //! Schedules worth keeping, step by step, over the very hosts.
 
+use crate::invariant::Violation;
 use paxos_commit::protocol::Input;
-use paxos_commit::protocol::invariant::Violation;
 use paxos_commit::protocol::message::Message;
 use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
 use paxos_commit::protocol::paxos::{Ballot, ReplicaId};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use paxos_commit::protocol::invariant::{Facts, Violation};
+use crate::invariant::{Facts, Violation};
 use paxos_commit::protocol::message::Message;
 use paxos_commit::protocol::replica::{Record, Replica, ReplicaTimer};
 use paxos_commit::protocol::types::Peer;

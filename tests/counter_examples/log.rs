@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use paxos_commit::protocol::invariant::Facts;
+use crate::invariant::Facts;
 use paxos_commit::protocol::message::{CastVote, Message};
 use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
 use paxos_commit::protocol::paxos::{Ballot, ReplicaId};

@@ -2,11 +2,14 @@
 //! now; each failed before the fix.
 
 mod forgetting;
+#[path = "../invariant/facts/mod.rs"]
+#[allow(dead_code, reason = "each judge asks for a part of it")]
+mod invariant;
 mod log;
 
 use std::time::Duration;
 
-use paxos_commit::protocol::invariant::Facts;
+use crate::invariant::Facts;
 use paxos_commit::protocol::message::{CastVote, Message, Prepare, Question, Report, Voter};
 use paxos_commit::protocol::participant::{
     ParticipantCommand, ParticipantConfig, ParticipantNotice, ParticipantTimer,

@@ -1,6 +1,6 @@
 //! Disks of replicas, as sets of records.
 
-use paxos_commit::protocol::invariant::{Facts, Violation};
+use crate::invariant::{Facts, Violation};
 use paxos_commit::protocol::paxos::Ballot;
 use paxos_commit::protocol::replica::Record;
 use paxos_commit::protocol::types::{BranchSet, Outcome, Roster, Vote};

@@ -4,7 +4,7 @@
 //! sent and what was told, so each state is judged by itself: [`Facts`] are told of all votes, then
 //! of all disks, then of everything else.
 
-use paxos_commit::protocol::invariant::{Facts, Violation};
+use crate::invariant::{Facts, Violation};
 use paxos_commit::protocol::message::Message;
 use paxos_commit::protocol::replica::Record;
 use paxos_commit::protocol::types::{Outcome, Peer, Vote};

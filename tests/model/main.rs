@@ -17,6 +17,9 @@ mod bounds;
 mod cast;
 mod disk;
 mod intern;
+#[path = "../invariant/facts/mod.rs"]
+#[allow(dead_code, reason = "each judge asks for a part of it")]
+mod invariant;
 mod judge;
 mod leaf;
 mod network;

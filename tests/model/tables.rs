@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use paxos_commit::protocol::invariant::Violation;
+use crate::invariant::Violation;
 use paxos_commit::protocol::message::{Decision, Message};
 use paxos_commit::protocol::participant::{Participant, ParticipantNotice};
 use paxos_commit::protocol::paxos::Ballot;

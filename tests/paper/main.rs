@@ -3,6 +3,9 @@
 //! One test per claim; the claim stands above its test, with its source. Where a claim says what
 //! goes wrong without it, the test also runs what goes wrong.
 
+#[path = "../invariant/facts/mod.rs"]
+#[allow(dead_code, reason = "each judge asks for a part of it")]
+mod invariant;
 mod paxos;
 mod paxos_commit;
 

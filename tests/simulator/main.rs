@@ -6,6 +6,9 @@
 
 mod growth;
 mod hostile;
+#[path = "../invariant/facts/mod.rs"]
+#[allow(dead_code, reason = "each judge asks for a part of it")]
+mod invariant;
 mod sim;
 
 use sim::count::{By, count};

@@ -4,9 +4,9 @@
 //!
 //! | part | what it owns |
 //! |---|---|
-//! | [`commit`] | Paxos Commit: instances, votes, ballots, outcomes. Read `paxos` and this |
-//! | [`control`] | the control log and what its entries come to: generations, stores, membership |
-//! | [`front`] | who is connected, places of names, what was put away |
+//! | `commit` | Paxos Commit: instances, votes, ballots, outcomes. Read `paxos` and this |
+//! | `control` | the control log and what its entries come to: generations, stores, membership |
+//! | `front` | who is connected, places of names, what was put away |
 //!
 //! This file routes messages to them and holds no rule. Beside it: `terms`, what the control log says
 //! to those who deal with transactions; `recalling`, what is finished leaves the memory and comes back;

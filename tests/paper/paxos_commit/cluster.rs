@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::invariant::{Facts, Violation};
 use paxos_commit::protocol::effects::{Effects, Host, Input};
 use paxos_commit::protocol::initiator::{
     Initiator, InitiatorCommand, InitiatorConfig, InitiatorNotice, InitiatorTimer, PrepareBy,
 };
-use paxos_commit::protocol::invariant::{Facts, Violation};
 use paxos_commit::protocol::message::{Message, Prepare};
 use paxos_commit::protocol::participant::{
     Participant, ParticipantCommand, ParticipantNotice, ParticipantTimer,

@@ -1,6 +1,6 @@
 //! Saved before sent, in order (section 3.1, and design 2.7).
 
-use paxos_commit::protocol::invariant::Violation;
+use crate::invariant::Violation;
 use paxos_commit::protocol::types::Outcome;
 
 use super::cluster::{Cluster, Release};

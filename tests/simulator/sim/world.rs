@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
+use crate::invariant::Facts;
 use fastrand::Rng;
 use paxos_commit::protocol::initiator::{InitiatorConfig, InitiatorTimer};
-use paxos_commit::protocol::invariant::Facts;
 use paxos_commit::protocol::message::Message;
 use paxos_commit::protocol::participant::{
     ParticipantCommand, ParticipantConfig, ParticipantTimer,

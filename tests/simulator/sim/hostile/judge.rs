@@ -11,7 +11,7 @@
 //! - memory stays within bounds that follow from the plan, not from the number of messages;
 //! - honest branches come to their end even in a transaction with a hostile party: see `audit`.
 
-use paxos_commit::protocol::invariant::Violation;
+use crate::invariant::Violation;
 use paxos_commit::protocol::message::{Message, State};
 use paxos_commit::protocol::participant::ParticipantNotice;
 use paxos_commit::protocol::paxos::ReplicaId;

@@ -21,27 +21,23 @@
 //! (5, liveness, is checked where time is known: in the simulator.)
 
 mod control;
-#[cfg(test)]
-mod control_tests;
-#[cfg(test)]
-mod tests;
 mod violation;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::{Decision, Message, Report};
-use super::paxos::{Ballot, ReplicaId};
-use super::replica::Record;
-use super::types::{
+use paxos_commit::protocol::message::{Decision, Message, Report};
+use paxos_commit::protocol::paxos::{Ballot, ReplicaId};
+use paxos_commit::protocol::replica::Record;
+use paxos_commit::protocol::types::{
     Branch, BranchSet, CommitId, Configuration, Outcome, Peer, Roster, RosterDigest, Vote,
 };
 
 use control::Control;
-pub use violation::Violation;
+pub(crate) use violation::Violation;
 
 /// Everything that an omniscient observer knows of a system.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     instances: BTreeMap<CommitId, Instance>,
     /// The highest round on disk.
     rounds: BTreeMap<ReplicaId, u64>,
@@ -77,7 +73,7 @@ struct Disk {
 
 impl Facts {
     /// Nothing has happened yet.
-    pub fn new(genesis: impl Into<Configuration>) -> Self {
+    pub(crate) fn new(genesis: impl Into<Configuration>) -> Self {
         Facts {
             rounds: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -86,17 +82,17 @@ impl Facts {
     }
 
     /// The outcome that was chosen for `id`, as the disks of the replicas show.
-    pub fn chosen(&self, id: &CommitId) -> Option<Outcome> {
+    pub(crate) fn chosen(&self, id: &CommitId) -> Option<Outcome> {
         self.instances.get(id)?.chosen
     }
 
     /// The outcome that somebody was told, or that a resource manager applied.
-    pub fn told(&self, id: &CommitId) -> Option<Outcome> {
+    pub(crate) fn told(&self, id: &CommitId) -> Option<Outcome> {
         self.instances.get(id)?.told
     }
 
     /// The branches that voted `Prepared`.
-    pub fn prepared(&self, id: &CommitId) -> Vec<Branch> {
+    pub(crate) fn prepared(&self, id: &CommitId) -> Vec<Branch> {
         let votes = self.instances.get(id).map(|instance| &instance.votes);
         let prepared = votes.into_iter().flatten();
         prepared
@@ -106,12 +102,12 @@ impl Facts {
     }
 
     /// All instances of which anything was heard.
-    pub fn instances(&self) -> impl Iterator<Item = &CommitId> + '_ {
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &CommitId> + '_ {
         self.instances.keys()
     }
 
     /// Forgets `id`: nothing will ever be heard of it again, or it need not be judged.
-    pub fn forget(&mut self, id: &CommitId) {
+    pub(crate) fn forget(&mut self, id: &CommitId) {
         self.instances.remove(id);
     }
 
@@ -119,7 +115,7 @@ impl Facts {
     ///
     /// # Errors
     /// [`Violation::WentBack`], [`Violation::TwoChosen`] and [`Violation::BallotUsedTwice`].
-    pub fn durable(&mut self, replica: ReplicaId, record: &Record) -> Result<(), Violation> {
+    pub(crate) fn durable(&mut self, replica: ReplicaId, record: &Record) -> Result<(), Violation> {
         self.may_touch(replica, record)?;
         match record {
             Record::Round { round } => {
@@ -171,7 +167,7 @@ impl Facts {
     ///
     /// # Errors
     /// Whatever the message gives away.
-    pub fn sent(&mut self, from: &Peer, message: &Message) -> Result<(), Violation> {
+    pub(crate) fn sent(&mut self, from: &Peer, message: &Message) -> Result<(), Violation> {
         match (from, message) {
             (Peer::Session(branch), Message::Vote(cast)) => {
                 // A branch votes in one instance only.
@@ -225,7 +221,7 @@ impl Facts {
     ///
     /// # Errors
     /// [`Violation::TwoOutcomes`], [`Violation::NotChosen`], [`Violation::CommitWithoutVotes`].
-    pub fn tell(&mut self, id: CommitId, outcome: Outcome) -> Result<(), Violation> {
+    pub(crate) fn tell(&mut self, id: CommitId, outcome: Outcome) -> Result<(), Violation> {
         self.settle_unheard(id);
         let instance = self.instances.entry(id).or_default();
         if instance.told == Some(outcome) {
@@ -248,7 +244,7 @@ impl Facts {
     ///
     /// # Errors
     /// [`Violation::RequestRanTwice`].
-    pub fn request_ran(&mut self, id: CommitId, branch: &Branch) -> Result<(), Violation> {
+    pub(crate) fn request_ran(&mut self, id: CommitId, branch: &Branch) -> Result<(), Violation> {
         let elsewhere = |of: &Instance| of.requests.contains(branch);
         let ran_elsewhere = self.others_of(id).any(elsewhere);
         let instance = self.instances.entry(id).or_default();

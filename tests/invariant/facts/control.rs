@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::protocol::message::Message;
-use crate::protocol::paxos::log::{LogMessage, LogRecord};
-use crate::protocol::paxos::{Acceptors, Ballot, ReplicaId};
-use crate::protocol::replica::Record;
-use crate::protocol::types::{
+use paxos_commit::protocol::message::Message;
+use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
+use paxos_commit::protocol::paxos::{Acceptors, Ballot, ReplicaId};
+use paxos_commit::protocol::replica::Record;
+use paxos_commit::protocol::types::{
     Applies, Branch, CommitId, Configuration, Entry, Generations, Listed, Outcome, Settle, Stores,
     Vote,
 };
@@ -77,18 +77,18 @@ impl Control {
 
 impl Facts {
     /// What all entries chosen so far come to.
-    pub fn generations(&self) -> &Generations {
+    pub(crate) fn generations(&self) -> &Generations {
         self.control.now()
     }
 
     /// What all entries chosen so far say of participants' stores.
-    pub fn stores(&self) -> &Stores {
+    pub(crate) fn stores(&self) -> &Stores {
         let stores = self.control.stores.last();
         stores.expect("it begins with none")
     }
 
     /// The settled commits that some branch has not applied, and no operator has let go.
-    pub fn listed(&self) -> impl Iterator<Item = &CommitId> + '_ {
+    pub(crate) fn listed(&self) -> impl Iterator<Item = &CommitId> + '_ {
         let listed = self.control.listed.iter();
         listed.filter(|id| {
             let instance = self.instances.get(id);

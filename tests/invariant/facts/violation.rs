@@ -2,14 +2,14 @@
 
 use thiserror::Error;
 
-use crate::protocol::paxos::{Ballot, ReplicaId};
-use crate::protocol::types::{Branch, CommitId, Outcome};
+use paxos_commit::protocol::paxos::{Ballot, ReplicaId};
+use paxos_commit::protocol::types::{Branch, CommitId, Outcome};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say it")]
-pub enum Violation {
+pub(crate) enum Violation {
     #[error("{id}: one was told commit, another abort")]
     TwoOutcomes { id: CommitId },
     #[error("{id}: {outcome} was told, and is not chosen")]

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::*;
-use crate::protocol::message::{CastVote, Unapplied};
-use crate::protocol::paxos::Acceptors;
-use crate::protocol::paxos::log::{LogMessage, LogRecord};
-use crate::protocol::types::{
-    Entry, Generations, InitiatorId, Listed, Open, Session, Settle, StoreId, TxnId,
+use crate::facts::{Facts, Violation};
+use paxos_commit::protocol::message::{CastVote, Message, Unapplied};
+use paxos_commit::protocol::paxos::log::{LogMessage, LogRecord};
+use paxos_commit::protocol::paxos::{Acceptors, Ballot, ReplicaId};
+use paxos_commit::protocol::replica::Record;
+use paxos_commit::protocol::types::{
+    Branch, BranchSet, CommitId, Entry, Generations, InitiatorId, Listed, Open, Outcome, Peer,
+    Roster, Session, Settle, StoreId, TxnId, Vote,
 };
 
 type Result = std::result::Result<(), Violation>;

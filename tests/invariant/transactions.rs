@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::*;
-use crate::protocol::message::{CastVote, Unapplied};
-use crate::protocol::paxos::Acceptors;
-use crate::protocol::types::{InitiatorId, Session, StoreId, TxnId};
+use crate::facts::{Facts, Violation};
+use paxos_commit::protocol::message::{CastVote, Decision, Message, Report, Unapplied};
+use paxos_commit::protocol::paxos::{Acceptors, Ballot, ReplicaId};
+use paxos_commit::protocol::replica::Record;
+use paxos_commit::protocol::types::{
+    Branch, BranchSet, CommitId, InitiatorId, Outcome, Peer, Roster, Session, StoreId, TxnId, Vote,
+};
 
 fn branch(session: u64) -> Branch {
     Branch {
@@ -224,7 +227,7 @@ fn commit_without_votes() {
     assert_eq!(send(&mut facts, 1, proposal.clone()), missing);
     assert_eq!(send(&mut voted(0), 1, proposal), Ok(()));
 
-    let mut silent = super::tests::facts();
+    let mut silent = super::transactions::facts();
     for replica in [1, 2] {
         accept(&mut silent, replica, ballot(1, 1), Outcome::Commit).unwrap();
     }
@@ -314,7 +317,7 @@ fn a_report_shows_what_is_on_disk() {
     assert_eq!(send(&mut facts, 1, abort.clone()), unsaved, "an accept");
     accept(&mut facts, 1, ballot(1, 1), Outcome::Abort).unwrap();
     assert_eq!(send(&mut facts, 1, abort), Ok(()));
-    let mut bound = super::tests::facts();
+    let mut bound = super::transactions::facts();
     let low = Some((ballot(0, 2), Outcome::Abort));
     accept(&mut bound, 1, ballot(0, 2), Outcome::Abort).unwrap();
     promise(&mut bound, 1, ballot(1, 1)).unwrap();
@@ -327,7 +330,7 @@ fn a_report_shows_what_is_on_disk() {
     assert_eq!(send(&mut facts, 1, other), unsaved, "another value");
     let votes = Some((Ballot::ZERO, Outcome::Commit));
     assert!(send(&mut facts, 2, report(votes, none)).is_err());
-    let mut blank = super::tests::facts();
+    let mut blank = super::transactions::facts();
     promise(&mut blank, 1, ballot(1, 1)).unwrap();
     assert_eq!(send(&mut blank, 1, report(votes, none)), unsaved);
     promise(&mut blank, 3, ballot(2, 1)).unwrap();
@@ -354,7 +357,7 @@ fn an_acceptance_is_on_disk_before_it_is_told() {
     assert_eq!(send(&mut facts, 1, first), Ok(()));
     let second = phase2b(ballot(2, 2), Outcome::Commit);
     assert!(send(&mut facts, 1, second).is_err());
-    let mut aborted = super::tests::facts();
+    let mut aborted = super::transactions::facts();
     hold(&mut aborted, 1, 0, Vote::Aborted).unwrap();
     assert_eq!(send(&mut aborted, 1, zero(Outcome::Abort)), Ok(()));
 }
