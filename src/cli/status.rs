@@ -33,7 +33,7 @@ pub(super) async fn run(arguments: StatusArguments) -> anyhow::Result<()> {
     let unresolved = operator.unresolved();
     let generations = operator.generations();
     if arguments.json {
-        print_json(&to_json(&said, &refusals, generations));
+        print_json(&to_json(&said, &refusals, generations, &unresolved));
     } else {
         print(&said, &refusals, generations, &unresolved);
     }
@@ -136,7 +136,12 @@ fn print(
     }
 }
 
-fn to_json(said: &Said<Report>, refusals: &Refusals, generations: &Generations) -> Value {
+fn to_json(
+    said: &Said<Report>,
+    refusals: &Refusals,
+    generations: &Generations,
+    unresolved: &BTreeSet<ReplicaId>,
+) -> Value {
     let replicas = said.iter().map(|(id, said)| match said {
         Ok(report) => json!({
             "id": id.0,
@@ -162,7 +167,11 @@ fn to_json(said: &Said<Report>, refusals: &Refusals, generations: &Generations) 
                 json!({"name": name.as_str(), "sessions": sessions})
             }).collect::<Vec<_>>(),
         }),
-        Err(problem) => json!({"id": id.0, "up": false, "problem": problem}),
+        // Of one that nobody could ask it is not known.
+        Err(problem) => {
+            let up = (!unresolved.contains(id)).then_some(false);
+            json!({"id": id.0, "up": up, "problem": problem})
+        }
     });
     let unsettled = generations.unsettled().map(|(generation, configuration)| {
         json!({

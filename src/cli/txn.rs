@@ -262,7 +262,26 @@ fn away(state: &State) -> Vec<String> {
 async fn show(arguments: ShowArguments) -> anyhow::Result<()> {
     let mut operator = arguments.access.connect().await?;
     let said = operator.show(arguments.id.txn()).await;
-    if arguments.json {
+    let in_force = operator.generations().in_force();
+    let answered = |id| said.get(&id).is_some_and(Result::is_ok);
+    let is_whole = in_force.is_none_or(|configuration| {
+        let acceptors = configuration.acceptors();
+        acceptors.iter().filter(|id| answered(*id)).count() >= acceptors.majority()
+    });
+    print_shown(arguments.json, said);
+    if is_whole {
+        return Ok(());
+    }
+    Err(Exit {
+        code: EXIT_PARTIAL,
+        text: "the answer is partial: fewer than a majority of the replicas answered".into(),
+    }
+    .into())
+}
+
+/// What each replica knows of a transaction.
+fn print_shown(as_json: bool, said: Said<Vec<(CommitId, State)>>) {
+    if as_json {
         let said = said.iter().map(|(replica, said)| match said {
             Ok(instances) => json!({
                 "replica": replica.0,
@@ -275,7 +294,7 @@ async fn show(arguments: ShowArguments) -> anyhow::Result<()> {
             Err(problem) => json!({"replica": replica.0, "problem": problem}),
         });
         print_json(&json!(said.collect::<Vec<_>>()));
-        return Ok(());
+        return;
     }
     for (replica, said) in said {
         match said {
@@ -290,7 +309,6 @@ async fn show(arguments: ShowArguments) -> anyhow::Result<()> {
             Err(problem) => say!("replica {replica}: {problem}"),
         }
     }
-    Ok(())
 }
 
 async fn abort(arguments: EndArguments) -> anyhow::Result<()> {
@@ -311,14 +329,14 @@ async fn abort(arguments: EndArguments) -> anyhow::Result<()> {
     } else {
         say!("{text}");
     }
-    if state == "commit" {
-        return Err(Exit {
-            code: 1,
-            text: "it was not aborted: commit had been chosen".into(),
-        }
-        .into());
-    }
-    Ok(())
+    let why = match state.as_str() {
+        "commit" => "it was not aborted: commit had been chosen",
+        // Perhaps it never was: a mistyped id of an old generation looks the same.
+        "forgotten" => "it was not aborted: its generation was settled long ago",
+        _ => return Ok(()),
+    };
+    let text = why.into();
+    Err(Exit { code: 1, text }.into())
 }
 
 async fn release(arguments: EndArguments) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use crate::replica::init;
 use crate::store::{InitError, OpenError, Store};
 use crate::transport::{AUTHORITY_FILE, Authority, AuthorityError, Name, Role};
 
-use editing::{copy_settings, with_members};
+use editing::{copy_settings, is_absent, with_members};
 
 /// The folder of the authority.
 const AUTHORITY_FOLDER: &str = "authority";
@@ -142,7 +142,7 @@ impl ClusterFiles {
             joining: Vec::new(),
         };
         for member in genesis.members() {
-            files.make_replica(&member, Some(&genesis))?;
+            files.make_replica(&member, Some(&genesis), None)?;
         }
         files.save()?;
         Ok(files)
@@ -199,8 +199,14 @@ impl ClusterFiles {
         let entries = fs::read_dir(&self.folder).map_err(at(&self.folder))?;
         for entry in entries {
             let path = entry.map_err(at(&self.folder))?.path().join(ACCESS_FILE);
-            let Ok(text) = fs::read_to_string(&path) else {
-                continue;
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                // No client's folder.
+                Err(error) if is_absent(&error) => continue,
+                Err(error) => {
+                    rewritten.failed.push(at(&path)(error));
+                    continue;
+                }
             };
             let written = with_members(&path, &text, &self.members).and_then(|rewritten| {
                 let is_changed = rewritten != text;
@@ -260,10 +266,7 @@ impl ClusterFiles {
             self.save()?;
         }
         if !file.exists() {
-            self.make_replica(member, None)?;
-            if let Some(like) = like {
-                copy_settings(&self.replica_file(like), &file)?;
-            }
+            self.make_replica(member, None, like)?;
         }
         Ok(file)
     }
@@ -327,6 +330,7 @@ impl ClusterFiles {
         &self,
         member: &Member,
         genesis: Option<&Configuration>,
+        like: Option<ReplicaId>,
     ) -> Result<(), FilesError> {
         let Member { id, address } = member;
         let listen = HostPort::read(address.as_str())?.listen();
@@ -349,6 +353,9 @@ impl ClusterFiles {
         );
         let path = folder.join("replica.toml");
         fs::write(&path, text).map_err(at(&path))?;
+        if let Some(like) = like {
+            copy_settings(&self.replica_file(like), &path)?;
+        }
         fs::rename(&folder, &made).map_err(at(&made))
     }
 

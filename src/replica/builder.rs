@@ -306,7 +306,10 @@ impl ReplicaBuilder {
         let mut core = Core::recover(config, records, &mut effects);
         core.step(Input::Command(ReplicaCommand::Stored(stored)), &mut effects);
         net.links.learn(core.generations());
-        hear_peers(&net.links, me, core.generations(), &seeds).await?;
+        tokio::select! {
+            heard = hear_peers(&net.links, me, core.generations(), &seeds) => heard?,
+            error = watch_data(&store) => return Err(error),
+        }
 
         let (calls, called) = mpsc::channel(64);
         let (back, from_back) = mpsc::unbounded_channel();

@@ -358,9 +358,9 @@ impl Exit {
         }
         for (to, message) in &send {
             if let Message::Busy { id } = message {
-                self.links.refused("busy", to, id);
+                self.links.refused("busy", to, &format_args!("{id}"));
             } else if let Message::NotOpen { id, .. } = message {
-                self.links.refused("not_open", to, id);
+                self.links.refused("not_open", to, &format_args!("{id}"));
             }
         }
         let own: Vec<_> = send.extract_if(.., |(to, _)| *to == self.me).collect();

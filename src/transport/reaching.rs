@@ -28,7 +28,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 /// Delay). An address that does not answer costs this much, and no more.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// The most addresses that are tried for one name.
+/// The most addresses of one name that an attempt tries; the next attempt goes on with the others.
 const ADDRESSES_MAX: usize = 8;
 
 type Found = io::Result<Vec<SocketAddr>>;
@@ -41,6 +41,8 @@ pub(super) struct Way {
     lookups: BTreeMap<Address, JoinHandle<Found>>,
     /// Which address led to it the last time.
     worked: Option<SocketAddr>,
+    /// How many attempts have failed since.
+    failed: usize,
 }
 
 impl Way {
@@ -50,6 +52,7 @@ impl Way {
             replica,
             lookups: BTreeMap::new(),
             worked: None,
+            failed: 0,
         }
     }
 
@@ -60,13 +63,15 @@ impl Way {
         addresses: &[Address],
     ) -> Result<quinn::Connection, DialError> {
         let (address, found) = self.resolve_any(addresses).await?;
+        let found = going_on(found, self.failed);
         let failed = |error: String| DialError::Connect {
             address: address.to_string(),
             error,
         };
         let connected = self.race(in_turns(found, self.worked)).await;
+        self.failed = self.failed.wrapping_add(1);
         let (target, connection) = connected.map_err(failed)?;
-        self.worked = Some(target);
+        (self.worked, self.failed) = (Some(target), 0);
         Ok(connection)
     }
 
@@ -180,6 +185,15 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// The addresses, those first that were not tried by so many attempts that failed.
+fn going_on(mut found: Vec<SocketAddr>, failed: usize) -> Vec<SocketAddr> {
+    if found.len() > ADDRESSES_MAX {
+        let tried = failed.wrapping_mul(ADDRESSES_MAX) % found.len();
+        found.rotate_left(tried);
+    }
+    found
+}
+
 /// The addresses in the order in which they are tried: first the one that worked the last time, then
 /// both families in turns, beginning with that of the first address (RFC 8305, section 4).
 fn in_turns(found: Vec<SocketAddr>, worked: Option<SocketAddr>) -> VecDeque<SocketAddr> {
@@ -233,5 +247,17 @@ mod tests {
     fn a_name_with_many_addresses_is_tried_at_some() {
         let many = (0..100).map(|last| SocketAddr::from(([1, 0, 0, last], 1)));
         assert_eq!(in_turns(many.collect(), None).len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn the_next_attempt_goes_on_with_the_addresses_that_are_left() {
+        let many = (0..20).map(|last| SocketAddr::from(([1, 0, 0, last], 1)));
+        let many: Vec<SocketAddr> = many.collect();
+        let mut tried: Vec<SocketAddr> = (0..3)
+            .flat_map(|failed| in_turns(going_on(many.clone(), failed), None))
+            .collect();
+        tried.sort();
+        tried.dedup();
+        assert_eq!(tried, many);
     }
 }

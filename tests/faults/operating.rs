@@ -50,6 +50,12 @@ async fn an_id_with_a_wrong_digit_aborts_nothing() {
         assert!(error.contains("no replica that answers knows"), "{error}");
         assert!(error.contains("nothing was done"), "{error}");
     }
+    // Of a generation that is settled nobody knows anything; so this is no abort of it.
+    wrong.txn.generation = 0;
+    for word in [wrong.to_string(), wrong.txn.to_string()] {
+        let output = bank.run(&question(&["txn", "abort", &word], &access));
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    }
     assert_eq!(txn.commit().await, Ok(Outcome::Committed));
     // Whichever way it is printed, it is the same transaction.
     for word in [id.to_string(), id.txn.to_string()] {
@@ -92,6 +98,9 @@ async fn a_partial_list_says_that_it_is_partial() {
     assert_eq!(partial.status.code(), Some(5), "{}", stdout(&partial));
     assert!(!stdout(&partial).contains("nothing is undecided"));
     assert!(stderr(&partial).contains("partial"), "{}", stderr(&partial));
+    let id = "00000001-00000000000000000000000000000007-00000005-88dce450807c0692";
+    let shown = bank.run(&question(&["txn", "show", id], &access));
+    assert_eq!(shown.status.code(), Some(5), "{}", stdout(&shown));
     let partial = bank.run(&question(&["txn", "list", "--json"], &access));
     assert_eq!(partial.status.code(), Some(5));
     let json: serde_json::Value = serde_json::from_slice(&partial.stdout).unwrap();
@@ -237,6 +246,54 @@ async fn a_data_directory_that_disappears_ends_its_replica() {
     bank.close();
 }
 
+/// The same of one that does not serve yet, since it waits for the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_that_disappears_ends_a_replica_that_waits() {
+    let mut bank = Bank::open().await;
+    for id in [1, 2, 3] {
+        bank.kill(id).await;
+    }
+    bank.launch(3);
+    let log = bank.dir().join("replica-3.log");
+    until("replica 3 waits", async || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.contains("waiting for other replicas").then_some(())
+    })
+    .await;
+    fs::rename(bank.data(3), bank.scratch("aside")).unwrap();
+    let words = bank.ends(3).await;
+    assert!(words.contains("has gone under this replica"), "{words}");
+}
+
+/// The counter-example: the log of a replica goes into a pipe whose reader ends (`2>&1 | head`), or to a
+/// terminal that goes away with a SIGHUP. The line that nobody can read panics.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_ends_no_replica() {
+    let mut bank = Bank::open().await;
+    bank.kill(3).await;
+    let file = bank.dir().join("replica-3/replica.toml");
+    let mut command = Command::new(program());
+    command.args(["replica", "--config", file.to_str().unwrap()]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stderr.take());
+    bank.audit_all(&[1, 2, 3]).await;
+    let hang_up = ["-HUP", &child.id().to_string()];
+    assert!(
+        Command::new("kill")
+            .args(hang_up)
+            .status()
+            .unwrap()
+            .success()
+    );
+    // It is needed now, and has to say that it has lost one.
+    bank.kill(2).await;
+    bank.transfer().await;
+    assert_eq!(child.try_wait().unwrap(), None, "it goes on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// Nothing is left of a change that another one has overtaken; and the same words go on where they were.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_operators_the_one_that_loses_leaves_nothing_behind() {
@@ -281,4 +338,33 @@ async fn of_two_operators_the_one_that_loses_leaves_nothing_behind() {
     assert!(error.contains("replica 3 is none of"), "{error}");
     let left = other.join("replica-4");
     assert!(!left.exists(), "{}", stdout(&lost));
+}
+
+/// The counter-example: the operator who loses is still waiting, for a replica of his own with the same
+/// id. "Nothing was changed; repeat the command", and its folder stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_who_waits_and_loses_leaves_nothing_behind() {
+    let mut bank = Bank::open().await;
+    let access = access(&bank);
+    let other = bank.scratch("other-operator");
+    crate::files::copy(&bank.dir(), &other);
+    let mut waits = Command::new(program());
+    waits.args(["cluster", "replace", "--wait", "600", "--dir"]);
+    waits
+        .arg(&other)
+        .args(["--access", &access, "3", &free_address()]);
+    waits.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let waits = waits.spawn().unwrap();
+    let made = other.join("replica-4/replica.toml");
+    until("the other one makes a replica", async || {
+        made.exists().then_some(())
+    })
+    .await;
+    bank.replace(3, 4).await;
+    let lost = tokio::task::spawn_blocking(move || waits.wait_with_output());
+    let lost = lost.await.unwrap().unwrap();
+    assert_eq!(lost.status.code(), Some(1), "{}", stdout(&lost));
+    assert!(!other.join("replica-4").exists(), "{}", stdout(&lost));
+    let error = stderr(&lost);
+    assert!(error.contains("look at `paxos-commit status`"), "{error}");
 }

@@ -188,7 +188,11 @@ impl Change {
         let deadline = Instant::now() + Duration::from_secs(patience.wait);
         let mut missing = Vec::new();
         let generation = loop {
-            if in_force(&self.operator) != before {
+            let now = in_force(&self.operator);
+            if now != before && now == wanted {
+                break self.operator.generations().latest();
+            }
+            if now != before {
                 return self.lost("another operator has changed the replicas meanwhile".into());
             }
             let changed = self.operator.reconfigure(configuration.clone()).await;
@@ -200,7 +204,7 @@ impl Change {
                 Ok(generation) => break generation,
                 // Its slot was decided for something else: a generation turned, or a store was entered.
                 Err(OperatorError::Declined(Declined::Changed { .. }))
-                    if in_force(&self.operator) == before && Instant::now() < deadline => {}
+                    if Instant::now() < deadline => {}
                 Err(OperatorError::Declined(Declined::Unheard(unheard)))
                     if Instant::now() < deadline =>
                 {
@@ -216,9 +220,12 @@ impl Change {
                 Err(
                     error
                     @ OperatorError::Declined(Declined::Changed { .. } | Declined::Unheard(_)),
-                ) => {
+                ) if in_force(&self.operator) == before => {
                     bail!("{error}. Nothing was changed; repeat the command to go on");
                 }
+                Err(OperatorError::Declined(
+                    why @ (Declined::Changed { .. } | Declined::Unheard(_)),
+                )) => return self.lost(why.to_string()),
                 Err(error) => {
                     return Err(error).context(
                         "the change may still come about: what was made for it stays. Repeat the \
@@ -234,12 +241,16 @@ impl Change {
 
     /// The slot of this change was decided for something else: nothing that was made for it stays.
     fn lost(&mut self, why: String) -> anyhow::Result<()> {
+        let in_force = self.operator.generations().in_force().cloned();
+        // By id and address: the one who won may have drawn the same id for a replica of its own.
+        let is_added = |member: &Member| {
+            let mut members = in_force.iter().flat_map(Configuration::members);
+            members.any(|it| it == *member)
+        };
         let joining = self.files.joining().iter();
-        let joining: Vec<ReplicaId> = joining.map(|member| member.id).collect();
-        for id in joining {
-            if !self.operator.generations().contains(id) {
-                self.forget(id)?;
-            }
+        let joining = joining.filter(|member| !is_added(member));
+        for id in joining.map(|member| member.id).collect::<Vec<_>>() {
+            self.forget(id)?;
         }
         bail!("{why}. Nothing was changed; look at `paxos-commit status` before you try again")
     }

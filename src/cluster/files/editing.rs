@@ -1,6 +1,7 @@
 //! Settings that may have been changed by hand, rewritten.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, TableLike, TomlError, Value, value};
@@ -28,6 +29,13 @@ pub(super) fn with_members(
     let before = document.get("replica").and_then(read_members);
     if before.as_deref() == Some(members) {
         return Ok(text.to_owned());
+    }
+    // A comment above the list stays.
+    if let (Some(Item::ArrayOfTables(old)), Some(first)) =
+        (document.get("replica"), tables.get_mut(0))
+        && let Some(decor) = old.get(0).map(Table::decor)
+    {
+        *first.decor_mut() = decor.clone();
     }
     document.remove("replica");
     document.insert("replica", Item::ArrayOfTables(tables));
@@ -58,8 +66,11 @@ fn read_members(item: &Item) -> Option<Vec<Member>> {
 
 /// What can be tuned, and where metrics are served, as at another replica.
 pub(super) fn copy_settings(from: &Path, to: &Path) -> Result<(), FilesError> {
-    let Ok(text) = fs::read_to_string(from) else {
-        return Ok(());
+    let text = match fs::read_to_string(from) {
+        Ok(text) => text,
+        // Its folder is on another machine.
+        Err(error) if is_absent(&error) => return Ok(()),
+        Err(error) => return Err(at(from)(error)),
     };
     let model = parse(from, &text)?;
     let text = fs::read_to_string(to).map_err(at(to))?;
@@ -70,6 +81,11 @@ pub(super) fn copy_settings(from: &Path, to: &Path) -> Result<(), FilesError> {
         }
     }
     write_whole(to, &document.to_string())
+}
+
+/// Whether there is no such file.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 fn parse(path: &Path, text: &str) -> Result<DocumentMut, FilesError> {
@@ -115,9 +131,13 @@ mod tests {
 
     #[test]
     fn what_stands_beside_the_replicas_stays() {
-        let text = "# mine\nkey = \"../elsewhere.key\"   # on another disk\n\n[[replica]]\nid = 2\n\
-                    address = \"host2:7401\"\n";
+        let text = "# mine\nkey = \"../elsewhere.key\"   # on another disk\n\n# the cluster\n\
+                    [[replica]]\nid = 2\naddress = \"host2:7401\"\n";
         let rewritten = rewrite(text);
+        assert!(
+            rewritten.contains("\n# the cluster\n[[replica]]\n"),
+            "{rewritten}"
+        );
         assert!(rewritten.starts_with("# mine\nkey = \"../elsewhere.key\"   # on another disk\n"));
         assert_eq!(
             rewrite(&rewritten),

@@ -66,6 +66,14 @@ fn identities_are_told_of_a_change_and_keep_what_was_changed_by_hand() {
     let rewritten = files.set_members(after.clone()).unwrap();
     assert_eq!(rewritten.changed, changed);
     assert!(rewritten.failed.is_empty());
+    // One that nobody can read is told of, not passed over.
+    let unreadable = files.issue(Role::Operator("x".parse().unwrap())).unwrap();
+    fs::write(&unreadable, [0xff]).unwrap();
+    let rewritten = files.set_members(after.clone()).unwrap();
+    let [error] = &rewritten.failed[..] else {
+        panic!("{rewritten:?}");
+    };
+    assert!(error.to_string().contains(unreadable.to_str().unwrap()));
     for path in [ledger, shop] {
         assert_eq!(load_access(&path).unwrap().replicas, after);
     }
@@ -97,6 +105,20 @@ fn a_replica_that_joins_has_the_settings_of_another_one() {
     let after: Vec<Member> = [2, 3, 4].map(member).into();
     files.set_members(after).unwrap();
     assert_eq!(files.joining(), []);
+    // Where its settings cannot be read there is no replica, until they can.
+    let right = fs::read_to_string(&first).unwrap();
+    fs::write(&first, "[tuning").unwrap();
+    for _ in 0..2 {
+        files
+            .add_replica(&member(6), Some(ReplicaId(1)))
+            .unwrap_err();
+        assert!(!files.replica_file(ReplicaId(6)).exists());
+    }
+    fs::write(&first, right).unwrap();
+    let made = files.add_replica(&member(6), Some(ReplicaId(1))).unwrap();
+    let settings = ReplicaSettings::load(&made).unwrap();
+    assert_eq!(settings.tuning.grace.as_secs(), 7);
+    files.forget_joining(ReplicaId(6)).unwrap();
     // Another one never joins.
     files.add_replica(&member(5), None).unwrap();
     files.forget_joining(ReplicaId(5)).unwrap();

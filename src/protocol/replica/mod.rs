@@ -8,7 +8,7 @@
 //! | `control` | the control log and what its entries come to: generations, stores, membership |
 //! | `front` | who is connected, places of names, what was put away |
 //!
-//! This file routes messages to them and holds no rule. Beside it: `terms`, what the control log says
+//! This file routes messages to them and holds no rule but who may send what. Beside it: `terms`, what the control log says
 //! to those who deal with transactions; `recalling`, what is finished leaves the memory and comes back;
 //! `vocabulary`, commands, notices, and why a message was dropped; `config`, `record`; `status`, what a
 //! status page shows.

@@ -128,8 +128,10 @@ impl Replica {
             }
             // What is finished, and only that.
             ReplicaCommand::Evict(ids) => {
-                for id in ids.iter().filter(|id| self.commit.evict(id)) {
-                    self.front.note_stored(id.txn);
+                for id in ids {
+                    if self.commit.evict(&id) {
+                        self.front.note_stored(id.txn);
+                    }
                 }
             }
             ReplicaCommand::Recall(records) => {

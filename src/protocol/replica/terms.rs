@@ -32,16 +32,9 @@ pub(super) enum Standing {
     Elsewhere,
 }
 
-/// Whether a transaction is under way at this replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Here {
-    UnderWay,
-    Unknown,
-}
-
 impl Terms<'_> {
     /// What may be done about `id`, which is not settled.
-    pub(super) fn standing(&self, id: &CommitId, here: Here) -> Standing {
+    pub(super) fn standing(&self, id: &CommitId, is_under_way: impl FnOnce() -> bool) -> Standing {
         let generation = id.txn.generation;
         if !self.decides(self.config.id, id) {
             return Standing::Elsewhere;
@@ -49,11 +42,11 @@ impl Terms<'_> {
         if self.frozen.contains(&generation) {
             return Standing::Frozen;
         }
-        match (self.generations.openness(generation), here) {
-            (Openness::Open, _) => Standing::Open,
+        match self.generations.openness(generation) {
+            Openness::Open => Standing::Open,
             // What is under way finishes; nothing else begins.
-            (Openness::Closed, Here::UnderWay) => Standing::Open,
-            (Openness::Closed | Openness::Unknown | Openness::Settled, _) => Standing::Elsewhere,
+            Openness::Closed if is_under_way() => Standing::Open,
+            Openness::Closed | Openness::Unknown | Openness::Settled => Standing::Elsewhere,
         }
     }
 
@@ -126,7 +119,7 @@ impl Terms<'_> {
     }
 
     /// The same, as a message to it.
-    pub(super) fn tell_admission(&self, session: &Branch, opening: Option<Opening>) -> Message {
+    pub(super) fn admission_message(&self, session: &Branch, opening: Option<Opening>) -> Message {
         Message::Admission {
             slot: self.generations.slot(),
             admission: self.admission(session, opening),

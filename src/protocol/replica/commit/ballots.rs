@@ -93,9 +93,8 @@ impl Instances {
         check_ballot(from, ballot, ids.len())?;
         self.recovery.on_round(ballot.round);
         let (mut reports, mut refused) = (Vec::new(), Vec::new());
-        let (min, generation) = (turn.terms.config.vote_timeout_min, ids.first());
-        let generation = generation.map_or(0, |id: &CommitId| id.txn.generation);
-        let patience = turn.terms.vote_ticks(min, generation);
+        let generation = ids.first().map_or(0, |id| id.txn.generation);
+        let patience = turn.terms.shortest_vote_ticks(generation);
         for id in ids {
             if self.answer(&Peer::Replica(from), None, id, turn.terms, turn.out)
                 || !self.may_join(from, &id, turn.terms)
@@ -203,8 +202,7 @@ impl Instances {
         proposal: Decision,
         turn: &mut Turn<'_>,
     ) -> Result<Outcome, Refusal> {
-        let min = turn.terms.config.vote_timeout_min;
-        let patience = turn.terms.vote_ticks(min, proposal.id.txn.generation);
+        let patience = turn.terms.shortest_vote_ticks(proposal.id.txn.generation);
         let Decision {
             id,
             outcome,
@@ -264,12 +262,14 @@ impl Instances {
     /// Sets the patience of an instance after an attempt of this replica: twice as long each time,
     /// and each replica another one, so that two that pre-empt each other come apart.
     fn back_off(&mut self, id: &CommitId, terms: Terms<'_>) {
-        let turn = terms.turn_ticks(id.txn.generation);
+        let stagger = terms.turn_ticks(id.txn.generation);
         let (retry, max) = (terms.config.retry_ticks, terms.config.retry_ticks_max);
         if let Some(instance) = self.under_way.get_mut(id) {
             let doublings = instance.attempts.min(16);
             let ticks = retry.saturating_mul(1 << doublings).min(max);
-            instance.patience = ticks.saturating_add(turn.saturating_mul(doublings)).max(1);
+            instance.patience = ticks
+                .saturating_add(stagger.saturating_mul(doublings))
+                .max(1);
         }
     }
 

@@ -90,14 +90,12 @@ impl Instances {
         match self.outcome(&id) {
             // All branches have applied it, as the other one knows. (A listed commit leaves the list
             // by the log alone.)
-            Some(Outcome::Commit)
-                if decision == all_applied && !turn.terms.generations.is_settled(&id) =>
-            {
+            Some(Outcome::Commit) if decision == all_applied && !turn.terms.is_settled(&id) => {
                 self.finish(id, Outcome::Commit, Source::Told, turn);
             }
             Some(_) => {}
             // The other one still waits for a branch, and this one knows that none is left.
-            None if turn.terms.generations.is_settled(&id) => {
+            None if turn.terms.is_settled(&id) => {
                 turn.out
                     .send(Peer::Replica(from), Message::Expired { id, branch: None });
             }
@@ -150,7 +148,7 @@ impl Instances {
     /// ([`Unlist`](crate::protocol::types::Entry::Unlist)).
     fn finish_if_applied(&mut self, id: CommitId, source: Source, turn: &mut Turn<'_>) {
         let is_applied = self.under_way.get(&id).is_some_and(Instance::is_applied);
-        if turn.terms.generations.is_settled(&id) {
+        if turn.terms.is_settled(&id) {
             self.charge(id, turn);
         } else if is_applied {
             self.finish(id, Outcome::Commit, source, turn);
@@ -210,7 +208,7 @@ impl Instances {
                 turn.out.save.push(Record::Finished { id, outcome });
             }
         }
-        if !turn.terms.generations.is_settled(&id) {
+        if !turn.terms.is_settled(&id) {
             self.finished.insert(id, End { outcome, against });
         }
     }
@@ -297,7 +295,7 @@ impl Instances {
         out: &mut Out,
     ) -> bool {
         let Some(outcome) = self.outcome(&id) else {
-            let settled = terms.generations.is_settled(&id);
+            let settled = terms.is_settled(&id);
             if settled {
                 let branch = branch.cloned();
                 out.send(peer.clone(), Message::Expired { id, branch });

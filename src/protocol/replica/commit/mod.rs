@@ -28,13 +28,15 @@ mod settled;
 mod voting;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::RangeBounds;
 
 use crate::protocol::message::{Message, State};
+use crate::protocol::paxos::ReplicaId;
 use crate::protocol::types::{Branch, CommitId, Outcome, Peer, TxnId};
 
 use super::front::Front;
-use super::terms::{Here, Standing, Terms};
+use super::terms::{Standing, Terms};
 use super::vocabulary::Out;
 
 use instance::{Instance, Phase, Vouched};
@@ -62,7 +64,7 @@ pub(super) struct Instances {
 
 /// How a transaction ended that needs nothing more.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct End {
+struct End {
     outcome: Outcome,
     /// The branch whose `Aborted` is held here, if that decided it.
     against: Option<Branch>,
@@ -76,7 +78,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Instances {
-    pub(super) fn new(me: crate::protocol::paxos::ReplicaId) -> Self {
+    pub(super) fn new(me: ReplicaId) -> Self {
         Instances {
             under_way: BTreeMap::new(),
             undecided: 0,
@@ -105,11 +107,7 @@ impl Instances {
 
     /// What may be done about `id`, which is not settled.
     fn standing(&self, id: &CommitId, terms: Terms<'_>) -> Standing {
-        let here = match self.under_way.contains_key(id) {
-            true => Here::UnderWay,
-            false => Here::Unknown,
-        };
-        terms.standing(id, here)
+        terms.standing(id, || self.under_way.contains_key(id))
     }
 
     /// Whether this replica may take part in `id`. If not, a client is told what it needs to go on.
@@ -143,7 +141,6 @@ impl Instances {
         patience: u32,
         turn: &mut Turn<'_>,
     ) -> Option<&mut Instance> {
-        use std::collections::btree_map::Entry;
         match self.under_way.entry(id) {
             Entry::Occupied(known) => Some(known.into_mut()),
             Entry::Vacant(free) => {
@@ -225,7 +222,7 @@ impl Instances {
         self.under_way.contains_key(id) || self.finished.contains_key(id)
     }
 
-    /// Whether the transaction is in memory, and somebody waits for it.
+    /// Whether the transaction is undecided, or a commit that some branch has not applied.
     pub(super) fn is_under_way(&self, id: &CommitId) -> bool {
         self.under_way.contains_key(id)
     }

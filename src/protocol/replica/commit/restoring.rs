@@ -26,7 +26,15 @@ impl Instances {
             match record {
                 Record::Round { round } => self.recovery.restore_round(round),
                 Record::Disputed { id } => disputed.push(id),
-                record => transactions.push(record),
+                Record::Vote { .. }
+                | Record::Promise { .. }
+                | Record::Accept { .. }
+                | Record::Committed { .. }
+                | Record::Finished { .. } => transactions.push(record),
+                Record::Log(_)
+                | Record::Frozen { .. }
+                | Record::Chosen { .. }
+                | Record::State { .. } => {}
             }
         }
         self.restore_transactions(transactions, listed, terms);

@@ -80,7 +80,7 @@ impl Instances {
         // Only the session named in the roster votes at ballot 0.
         let index = cast.roster.index_of(voter).ok_or(Rejection::NotInRoster)?;
         let is_decided = self.outcome_of(&cast.id, known).is_some();
-        if is_decided || turn.terms.generations.is_settled(&cast.id) {
+        if is_decided || turn.terms.is_settled(&cast.id) {
             // A read-only branch needs no outcome, and has nothing to apply.
             if cast.vote != Vote::ReadOnly {
                 self.answer(from, Some(voter), cast.id, turn.terms, turn.out);
@@ -88,18 +88,15 @@ impl Instances {
             return Ok(());
         }
         if turn.terms.is_of_other_store(voter) {
-            let admission = turn.terms.tell_admission(voter, None);
+            // The session is told what its name stands for.
+            let admission = turn.terms.admission_message(voter, None);
             turn.out.send(from.clone(), admission);
             return Err(Rejection::OtherStore);
         }
         if !self.admits(from, cast.id, turn) {
             return Ok(());
         }
-        if turn
-            .front
-            .places_mut()
-            .is_exhausted(from, turn.terms.config)
-        {
+        if turn.front.is_exhausted(from, turn.terms.config) {
             turn.out.send(from.clone(), Message::Busy { id: cast.id });
             return Ok(());
         }

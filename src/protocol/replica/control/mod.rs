@@ -270,11 +270,9 @@ impl Control {
         let (commit, mut turn) = self.turn(rest);
         commit.settle(before, listed, &mut turn);
         let generations = &self.generations;
-        if generations.horizon().is_some() {
-            rest.front.forget_settled(generations);
-            self.frozen
-                .retain(|generation| generations.acceptors(*generation).is_some());
-        }
+        rest.front.forget_settled(generations);
+        self.frozen
+            .retain(|generation| generations.acceptors(*generation).is_some());
     }
 
     fn unlist(&mut self, ids: &[CommitId], rest: &mut Rest<'_>) {

@@ -30,7 +30,7 @@ impl Control {
         let admits = self.stores.admits(&entering);
         // Who has answered what it was told waits for the log to say something new.
         if !admits || after.is_none() {
-            let admission = self.terms(rest.config).tell_admission(from, opening);
+            let admission = self.terms(rest.config).admission_message(from, opening);
             rest.out.send(Peer::Session(from.clone()), admission);
         }
         if admits {
@@ -62,7 +62,7 @@ impl Control {
         let terms = self.terms(rest.config);
         let presented = rest.front.presented();
         for (session, opening) in presented.filter(|(session, _)| is_meant(session)) {
-            let admission = terms.tell_admission(session, opening);
+            let admission = terms.admission_message(session, opening);
             rest.out.send(Peer::Session(session.clone()), admission);
         }
     }

@@ -170,8 +170,7 @@ impl Places {
         (!is_refused).then(|| self.take(vec![name]))
     }
 
-    /// Whether the name of `from` has so many places that not even its votes in known transactions
-    /// are taken: what waits for it must end first.
+    /// Whether the name of `from` has as many places as it can have.
     pub(crate) fn is_exhausted(&self, from: &Peer, config: &ReplicaConfig) -> bool {
         self.open(&Name::of(from)) >= held_max(config)
     }

@@ -5,7 +5,7 @@
 //! | `admitting` | places, counted per name: whether something new is taken on when there is much |
 //! | `stored` | up to where the store may hold transactions that are not in memory |
 //!
-//! Nothing here is saved, and nothing here is decided.
+//! Nothing here is saved, and no outcome is decided here.
 
 mod admitting;
 mod stored;
@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::protocol::message::Message;
 use crate::protocol::types::{Branch, Generations, Opening, ParticipantName, Peer, TxnId};
 
+use super::config::ReplicaConfig;
 use super::terms::Terms;
 use super::vocabulary::{Out, Rejection};
 
@@ -96,7 +97,7 @@ impl Front {
     }
 
     /// The session to which a branch's outcome is pushed: its own, else another in turns.
-    pub(super) fn session_for(&self, branch: &Branch, turn: u32) -> Option<&Branch> {
+    pub(super) fn session_for(&self, branch: &Branch, attempt: u32) -> Option<&Branch> {
         let sessions = self.directory.get(&branch.participant)?;
         if let Some(own) = sessions.get(branch) {
             return Some(own);
@@ -106,7 +107,7 @@ impl Front {
             .iter()
             .filter(|session| session.store == branch.store)
             .collect();
-        let index = (turn as usize).checked_rem(others.len())?;
+        let index = (attempt as usize).checked_rem(others.len())?;
         others.get(index).copied()
     }
 
@@ -170,6 +171,12 @@ impl Front {
     pub(super) fn forget_settled(&mut self, generations: &Generations) {
         self.stored.forget_settled(generations);
         self.places.forget_settled(generations);
+    }
+
+    /// Whether the name of `from` has so many places that not even its votes in known transactions
+    /// are taken: what waits for it must end first.
+    pub(super) fn is_exhausted(&self, from: &Peer, config: &ReplicaConfig) -> bool {
+        self.places.is_exhausted(from, config)
     }
 
     /// The places, to be taken and given back.

@@ -50,7 +50,7 @@ impl Stored {
     }
 
     /// Takes the higher mark of both, for each initiator and generation.
-    pub(crate) fn merge(&mut self, other: Stored) {
+    pub(in crate::protocol::replica) fn merge(&mut self, other: Stored) {
         for ((generation, initiator), sequence) in other.highest {
             self.note(TxnId {
                 generation,
@@ -62,7 +62,7 @@ impl Stored {
     }
 
     /// Drops the marks of generations that are settled.
-    pub(crate) fn forget_settled(&mut self, generations: &Generations) {
+    pub(in crate::protocol::replica) fn forget_settled(&mut self, generations: &Generations) {
         let is_settled = |generation| generations.is_settled(&Generations::last_id(generation));
         self.highest
             .retain(|(generation, _), _| !is_settled(*generation));
