@@ -186,9 +186,13 @@ impl<R: ResourceManager> SessionShell<R> {
             }
             ParticipantNotice::Contradicted { id, branch } => {
                 metrics::counter!("paxos_commit_contradicted_total").increment(1);
+                let Some(unlogged) = self.links.alarms.may_log("contradicted") else {
+                    return;
+                };
                 tracing::error!(
                     %id,
                     %branch,
+                    unlogged,
                     "this branch rolled back what other branches commit: a participant of the \
                      transaction said different things to different replicas; repair the data"
                 );

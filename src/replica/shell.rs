@@ -380,10 +380,14 @@ impl Exit {
                 }
                 ReplicaNotice::Contradiction { id, against } => {
                     metrics::counter!("paxos_commit_contradictions_total").increment(1);
+                    let Some(unlogged) = self.links.alarms.may_log("contradiction") else {
+                        continue;
+                    };
                     let against = against.map(|branch| branch.to_string());
                     tracing::error!(
                         %id,
                         against,
+                        unlogged,
                         "a commit is aborted here: a client said different things to different \
                          replicas; the commit stands"
                     );

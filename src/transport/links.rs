@@ -122,6 +122,8 @@ pub(crate) struct Links {
     inbox_bytes: Arc<Semaphore>,
     pub(super) shares: Shares,
     pub(crate) refusals: Refusals,
+    /// What a client that lies can cause any number of times, so that it does not fill the log.
+    pub(crate) alarms: Refusals,
     links: Mutex<HashMap<Peer, Link>>,
     /// Connections that other replicas have dialed. They are answered this way as long as this one
     /// does not dial them: so one that was removed still learns that it was.
@@ -186,6 +188,7 @@ impl Links {
             inbox_bytes: Arc::new(Semaphore::new(INBOX_BYTES_MAX)),
             shares: Shares::default(),
             refusals: Refusals::default(),
+            alarms: Refusals::default(),
             links: Mutex::default(),
             guests: Mutex::default(),
             numbers: AtomicU64::new(1),

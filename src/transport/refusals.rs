@@ -35,6 +35,11 @@ impl Refusals {
         self.note_at(kind, Instant::now())
     }
 
+    /// The same for what is counted elsewhere.
+    pub(crate) fn may_log(&self, kind: &'static str) -> Option<u64> {
+        self.note_at(kind, Instant::now())
+    }
+
     fn note_at(&self, kind: &'static str, now: Instant) -> Option<u64> {
         let mut kinds = lock(&self.0);
         let kind = kinds.entry(kind).or_insert(Kind {

@@ -25,6 +25,7 @@ mod power;
 mod processes;
 mod rot;
 mod soak;
+mod stores;
 #[cfg(feature = "fault-injection")]
 mod syscalls;
 #[cfg(feature = "fault-injection")]

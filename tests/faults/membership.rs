@@ -9,7 +9,7 @@ use paxos_commit::cluster::{ClusterFiles, Relay};
 use paxos_commit::protocol::paxos::ReplicaId;
 use tokio::time::{Instant, sleep};
 
-use crate::bank::{Bank, program};
+use crate::bank::{Bank, free_address, program, until};
 use crate::harness::adversary::{NETWORK, PROCESSES, summary};
 use crate::harness::arena::{PATIENCE, replica};
 use crate::harness::console::{json, tool};
@@ -45,6 +45,66 @@ async fn an_address_that_is_none_or_taken_is_refused_before_anything_is_written(
         }
     }
     bank.close();
+}
+
+/// A replica moves; and commands that stopped half-way, for whatever reason, go on where they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_stopped_is_repeated_and_a_replica_moves() {
+    let mut bank = Bank::open().await;
+    let dir = bank.dir();
+    let access = dir.join("operator-admin/access.toml");
+    let run = |bank: &Bank, words: &[&str]| {
+        let place = ["--wait", "0", "--dir", dir.to_str().unwrap()];
+        let access = ["--access", access.to_str().unwrap()];
+        let words = [&["cluster"], &words[..1], &place, &access, &words[1..]].concat();
+        bank.run(&words)
+    };
+    // Something stands where the new folder should be.
+    let address = free_address();
+    let in_the_way = dir.join("replica-4.new");
+    std::fs::write(&in_the_way, "").unwrap();
+    let stopped = run(&bank, &["replace", "3", &address]);
+    let error = String::from_utf8_lossy(&stopped.stderr);
+    assert!(error.contains("replica-4.new"), "{error}");
+    assert!(!dir.join("replica-4").exists());
+    std::fs::remove_file(&in_the_way).unwrap();
+    // No majority is up.
+    bank.kill(1).await;
+    bank.kill(2).await;
+    let stopped = run(&bank, &["replace", "3", &address]);
+    assert!(!stopped.status.success());
+    bank.start_well(1).await;
+    bank.start_well(2).await;
+    let unheard = run(&bank, &["replace", "3", &address]);
+    let error = String::from_utf8_lossy(&unheard.stderr);
+    assert!(error.contains("not heard: replica"), "{error}");
+    bank.start_well(4).await;
+    until("replica 4 takes the place of replica 3", async || {
+        let done = run(&bank, &["replace", "3", &address]);
+        done.status.success().then_some(())
+    })
+    .await;
+    bank.transfer().await;
+    // Replica 4 moves. It is heard where it still is.
+    let place = free_address();
+    until("replica 4 may move", async || {
+        let moved = run(&bank, &["move", "4", &place]);
+        moved.status.success().then_some(())
+    })
+    .await;
+    let again = run(&bank, &["move", "4", &place]);
+    assert!(again.status.success(), "it is done");
+    bank.kill(4).await;
+    let file = dir.join("replica-4/replica.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let listens = format!("listen = \"{address}\"");
+    assert!(text.contains(&listens), "{text}");
+    let text = text.replace(&listens, &format!("listen = \"{place}\""));
+    std::fs::write(&file, text).unwrap();
+    bank.start_well(4).await;
+    bank.transfer().await;
+    bank.kill(1).await;
+    bank.transfer().await;
 }
 
 /// Generations turn all the time.

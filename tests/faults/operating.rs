@@ -145,6 +145,13 @@ async fn a_replica_whose_known_peers_are_all_gone_says_what_to_do() {
     for (old, new) in [(3, 4), (1, 5), (2, 6)] {
         bank.replace(old, new).await;
     }
+    // (Each line that says so once for each.)
+    let log = dir.join("replica-4.log");
+    until("generations are settled", async || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.contains("generations settled").then_some(())
+    })
+    .await;
     // They end by themselves when nothing is left that they decide.
     for id in [1, 2] {
         bank.ends(id).await;
@@ -292,6 +299,54 @@ async fn a_log_that_nobody_reads_ends_no_replica() {
     assert_eq!(child.try_wait().unwrap(), None, "it goes on");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// What `cluster new` makes for addresses of IPv6 runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_cluster_on_ipv6_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("six");
+    let sockets = [(); 3].map(|()| std::net::UdpSocket::bind("[::1]:0").unwrap());
+    let addresses = sockets
+        .each_ref()
+        .map(|of| of.local_addr().unwrap().to_string());
+    drop(sockets);
+    let mut new = Command::new(program());
+    new.args(["cluster", "new", dir.to_str().unwrap()]);
+    for address in &addresses {
+        new.args(["--address", address]);
+    }
+    let made = new.output().unwrap();
+    assert!(made.status.success(), "{}", stderr(&made));
+    let start = |id: u32| {
+        let file = dir.join(format!("replica-{id}/replica.toml"));
+        let mut command = Command::new(program());
+        command.args(["replica", "--config", file.to_str().unwrap()]);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        command.stdout(Stdio::null()).spawn().unwrap()
+    };
+    let mut running: Vec<_> = (1..=3).map(start).collect();
+    let access = dir.join("operator-admin/access.toml");
+    let words = ["status", "--access", access.to_str().unwrap()];
+    until("all three are up", async || {
+        let status = Command::new(program()).args(words).output().unwrap();
+        (stdout(&status).matches("  up").count() == 3).then_some(())
+    })
+    .await;
+    // The last words of one that is told to stop.
+    let term = running[0].id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &term])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(running[0].wait().unwrap().success());
+    for mut child in running.drain(1..) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 /// Nothing is left of a change that another one has overtaken; and the same words go on where they were.

@@ -152,7 +152,8 @@
 //! noticed when they are read: the operation fails, and its transaction aborts.
 //!
 //! Not noticed when it is opened: that the last save is damaged, which looks like one that a crash
-//! has torn; that the directory is an older copy of itself, or a new and empty one.
+//! has torn; that the directory is an older copy of itself, or a new and empty one. (Both of these are
+//! noticed when its participant connects: openings are counted, and the control log knows the last one.)
 //!
 //! # Another directory under the same name
 //!

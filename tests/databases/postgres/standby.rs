@@ -418,11 +418,19 @@ async fn a_weaker_setting_is_raised_and_a_stronger_one_stays() {
                CREATE TRIGGER look AFTER DELETE ON paxos_commit.committed
                FOR EACH STATEMENT EXECUTE FUNCTION look()";
     base.admin.batch_execute(sql).await.unwrap();
-    for (n, setting) in (1..).zip(["off", "local", "remote_write", "on", "remote_apply"]) {
-        let sql =
-            format!("TRUNCATE seen; ALTER DATABASE durable SET synchronous_commit = {setting}");
+    // Set for the database, then for the role.
+    let settings = ["off", "local", "remote_write", "on", "remote_apply"];
+    let levels = ["DATABASE durable", "ROLE CURRENT_USER IN DATABASE durable"];
+    let all = levels
+        .iter()
+        .flat_map(|level| settings.map(|setting| (level, setting)));
+    for (n, (level, setting)) in (1..).zip(all) {
+        let sql = format!("TRUNCATE seen; ALTER {level} SET synchronous_commit = {setting}");
         base.admin.batch_execute(&sql).await.unwrap();
-        let expected = if n == 5 { "remote_apply" } else { "on" };
+        let expected = match setting {
+            "remote_apply" => "remote_apply",
+            _ => "on",
+        };
         let postgres = base.open().await;
         pay(&postgres, n, "alice", -1).await;
         assert_eq!(prepare(&postgres, n).await, Vote::Prepared);
