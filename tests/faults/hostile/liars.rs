@@ -12,6 +12,7 @@ use paxos_commit::transport::{draw_initiator, draw_session};
 use paxos_commit::wire::Frame;
 use tokio::time::Instant;
 
+use crate::bank::until;
 use crate::harness::Knobs;
 use crate::harness::arena::PATIENCE;
 
@@ -67,15 +68,22 @@ struct Liar {
 
 impl Liar {
     async fn enter(siege: &Siege) -> Liar {
-        let own = mallory();
-        let peer = Peer::Session(own.clone());
-        let mut links = Vec::new();
+        let mut liar = Liar {
+            own: mallory(),
+            links: Vec::new(),
+            alone: Vec::new(),
+        };
+        liar.connect(siege).await;
+        liar
+    }
+
+    async fn connect(&mut self, siege: &Siege) {
+        let peer = Peer::Session(self.own.clone());
+        self.links.clear();
         for replica in REPLICAS {
             let attacker = siege.attacker_of(ReplicaId(replica), "participant/mallory");
-            links.push(attacker.enter(0, &peer).await.drain());
+            self.links.push(attacker.enter(0, &peer).await.drain());
         }
-        let alone = Vec::new();
-        Liar { own, links, alone }
     }
 
     fn roster(&self) -> Roster {
@@ -154,6 +162,32 @@ async fn equivocation_across_settlements_ends_no_replica() {
     });
     cost.await;
     siege.all_live();
+    // It did contradict itself, and the replicas say so; even one that starts anew goes on.
+    let mut contradictions = 0;
+    for id in REPLICAS {
+        let process = siege.arena.process(&format!("replica-{id}"));
+        let log = std::fs::read_to_string(&process.log).unwrap();
+        contradictions += log.matches("a commit is aborted here").count();
+    }
+    assert!(contradictions > 0, "no replica has noticed anything");
+    for id in REPLICAS {
+        let process = siege.arena.process(&format!("replica-{id}"));
+        let log = process.log.clone();
+        let served = move || {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            log.matches("serving").count()
+        };
+        let before = served();
+        assert!(process.kill().await);
+        process.start();
+        until("it serves again", async || {
+            (served() > before).then_some(())
+        })
+        .await;
+        siege.arena.wait_for_commits(20).await;
+        siege.all_live();
+    }
+    liar.connect(&siege).await;
     liar.clean_up().await;
     siege.finish().await;
 }
