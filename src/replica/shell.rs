@@ -358,9 +358,13 @@ impl Exit {
         }
         for (to, message) in &send {
             if let Message::Busy { id } = message {
-                self.links.refused("busy", to, &format_args!("{id}"));
+                self.links
+                    .refusals
+                    .turned_away("busy", to, &format_args!("{id}"));
             } else if let Message::NotOpen { id, .. } = message {
-                self.links.refused("not_open", to, &format_args!("{id}"));
+                self.links
+                    .refusals
+                    .turned_away("not_open", to, &format_args!("{id}"));
             }
         }
         let own: Vec<_> = send.extract_if(.., |(to, _)| *to == self.me).collect();
@@ -376,7 +380,7 @@ impl Exit {
         for notice in notices {
             match notice {
                 ReplicaNotice::Rejected { from, reason } => {
-                    self.links.refused("rejected", &from, &reason);
+                    self.links.refusals.turned_away("rejected", &from, &reason);
                 }
                 ReplicaNotice::Contradiction { id, against } => {
                     metrics::counter!("paxos_commit_contradictions_total").increment(1);

@@ -234,13 +234,6 @@ impl Links {
         }
     }
 
-    /// A message of the core came to nothing, because of who sent it or because of what it says.
-    pub(crate) fn refused(&self, kind: &'static str, peer: &Peer, what: &dyn std::fmt::Debug) {
-        if let Some(unlogged) = self.refusals.note(kind) {
-            tracing::info!(%peer, kind, ?what, unlogged, "turned a message away");
-        }
-    }
-
     fn push(&self, link: &Link, peer: &Peer, what: Outgoing<'_>) {
         if link.outbox.push(what).is_ok() {
             self.traffic.count(what);

@@ -4,8 +4,11 @@
 //! whom it attacks: of each kind some are logged, and then no more for a while. All are counted.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::protocol::types::Peer;
 
 use super::links::lock;
 
@@ -35,7 +38,14 @@ impl Refusals {
         self.note_at(kind, Instant::now())
     }
 
-    /// The same for what is counted elsewhere.
+    /// A message of the core came to nothing, because of who sent it or because of what it says.
+    pub(crate) fn turned_away(&self, kind: &'static str, peer: &Peer, what: &dyn fmt::Debug) {
+        if let Some(unlogged) = self.note(kind) {
+            tracing::info!(%peer, kind, ?what, unlogged, "turned a message away");
+        }
+    }
+
+    /// Whether one more of this kind, which is counted elsewhere, should be logged, like [`note`](Self::note).
     pub(crate) fn may_log(&self, kind: &'static str) -> Option<u64> {
         self.note_at(kind, Instant::now())
     }
