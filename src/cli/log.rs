@@ -42,8 +42,8 @@ impl LogArguments {
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_ansi(std::io::stderr().is_terminal())
-            // A line that nobody can read any more must not end the process: it would be complained of
-            // on standard error, which is what has gone.
+            // A log line that cannot be written must not end the process. The library would complain on
+            // standard error, which is the stream that was closed.
             .log_internal_errors(false)
             .with_writer(std::io::stderr);
         match self.log_format {

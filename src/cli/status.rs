@@ -101,7 +101,7 @@ fn print(
                     report.disk_bytes / 1_000_000,
                 );
             }
-            // Nobody has asked it.
+            // It was not asked.
             Err(problem) if unresolved.contains(id) => {
                 say!("{:>7}  ?    {problem}", id.to_string())
             }
@@ -167,7 +167,7 @@ fn to_json(
                 json!({"name": name.as_str(), "sessions": sessions})
             }).collect::<Vec<_>>(),
         }),
-        // Of one that nobody could ask it is not known.
+        // Of a replica that could not be asked it is not known.
         Err(problem) => {
             let up = (!unresolved.contains(id)).then_some(false);
             json!({"id": id.0, "up": up, "problem": problem})

@@ -85,7 +85,7 @@ fn turn_away(links: &Links, address: SocketAddr, kind: &'static str, error: &str
     let Some(unlogged) = links.refusals.note(kind) else {
         return;
     };
-    // Whoever comes while a replica starts comes again; it says itself that it does not serve yet.
+    // A peer that connects while a replica starts tries again; the replica logs that it waits.
     if kind == NOT_SERVING {
         tracing::debug!(%address, kind, error, unlogged, "somebody was not let in");
     } else {

@@ -66,7 +66,7 @@ fn identities_are_told_of_a_change_and_keep_what_was_changed_by_hand() {
     let rewritten = files.set_members(after.clone()).unwrap();
     assert_eq!(rewritten.changed, changed);
     assert!(rewritten.failed.is_empty());
-    // One that nobody can read is told of, not passed over.
+    // A file that cannot be read is reported, not passed over.
     let unreadable = files.issue(Role::Operator("x".parse().unwrap())).unwrap();
     fs::write(&unreadable, [0xff]).unwrap();
     let rewritten = files.set_members(after.clone()).unwrap();

@@ -54,7 +54,7 @@ pub(super) struct Instances {
     under_way: BTreeMap<CommitId, Instance>,
     /// How many of these are undecided.
     undecided: usize,
-    /// What nobody waits for any more, as far as it has not been evicted.
+    /// The finished transactions that have not been evicted.
     finished: BTreeMap<CommitId, End>,
     recovery: Recovery,
     /// How many transactions of the latest generation were vouched for since it was opened, or since
@@ -114,7 +114,7 @@ impl Instances {
     fn admits(&self, from: &Peer, id: CommitId, turn: &mut Turn<'_>) -> bool {
         match self.standing(&id, turn.terms) {
             Standing::Open => true,
-            // Whoever waits asks again; the Settle answers.
+            // The peer asks again; the Settle answers.
             Standing::Frozen => false,
             Standing::Elsewhere => {
                 let generations = turn.terms.generations.clone();
@@ -207,7 +207,7 @@ impl Instances {
             .map(|(id, _)| id)
     }
 
-    /// What nobody waits for any more, as far as it is in memory.
+    /// The finished transactions that are in memory.
     pub(super) fn finished(&self) -> impl Iterator<Item = &CommitId> + '_ {
         self.finished.keys()
     }
@@ -233,7 +233,7 @@ impl Instances {
         self.outcome_of(id, self.under_way.get(id))
     }
 
-    /// The same, by whoever has looked up already what is under way.
+    /// The same, for a caller that has looked up the instance already.
     fn outcome_of(&self, id: &CommitId, known: Option<&Instance>) -> Option<Outcome> {
         match known.map(|instance| instance.phase) {
             Some(Phase::Undecided) => None,
@@ -288,7 +288,7 @@ impl Instances {
 }
 
 impl End {
-    /// The state of a transaction that nobody waits for.
+    /// The state of a finished transaction.
     fn state(&self) -> State {
         State::Decided {
             outcome: self.outcome,

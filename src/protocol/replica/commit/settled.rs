@@ -138,7 +138,7 @@ impl Instances {
         }
     }
 
-    /// Drops an instance that is settled and not listed, and tells whoever waited for it.
+    /// Drops an instance that is settled and not listed, and tells the peers that waited for it.
     fn drop_instance(&mut self, id: &CommitId, turn: &mut Turn<'_>) -> Option<Instance> {
         let mut instance = self.under_way.remove(id)?;
         turn.front.places_mut().free(&instance.place, Cost::Nothing);

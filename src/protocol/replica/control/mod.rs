@@ -157,7 +157,7 @@ impl Control {
         self.log.as_ref().is_some_and(|log| log.is_free())
     }
 
-    /// Whoever connects is told which generations there are.
+    /// A peer that connects is told which generations there are.
     pub(super) fn on_connected(&mut self, peer: Peer, rest: &mut Rest<'_>) {
         match peer {
             Peer::Replica(replica) => {
